@@ -1,0 +1,27 @@
+//! What a run is: ids, states, canonical events, and how an envelope becomes them.
+//!
+//! **Invariant:** no I/O and no clock of its own. Everything here is a value or a total function
+//! over values, so every rule can be tested as a table, and nothing an agent sends can make it fail.
+
+pub mod clock;
+pub mod control;
+pub mod descriptor;
+pub mod envelope;
+pub mod event;
+pub mod id;
+pub mod metrics;
+pub mod normalize;
+pub mod payload;
+pub mod run;
+pub mod runtime;
+pub mod session;
+pub mod time;
+
+pub use clock::{Clock, SystemClock};
+pub use descriptor::RunDescriptor;
+pub use envelope::Envelope;
+pub use event::{CanonicalEvent, EventDraft, EventType};
+pub use id::{EventId, Ordinal, Position, RunId, Seq, SessionId};
+pub use run::{Run, RunState};
+pub use session::{Session, SessionState};
+pub use time::Timestamp;

@@ -1,0 +1,176 @@
+//! The port to a MACP runtime: what we ask of it, and how it says no.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use futures_core::stream::BoxStream;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::envelope::{Envelope, SessionChange};
+use crate::id::{Ordinal, SessionId};
+use crate::session::SessionInfo;
+
+/// What we ask of a runtime. Every unary call has a deadline of its own.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Where it is, for people.
+    fn address(&self) -> String;
+
+    /// `Initialize`: who it is and which modes it offers.
+    async fn initialize(&self) -> Result<RuntimeInfo, RuntimeError>;
+
+    async fn get_session(&self, id: &SessionId) -> Result<SessionInfo, RuntimeError>;
+
+    /// One page of at most 1,000 sessions; `page_token` is the previous page's.
+    async fn list_sessions(&self, page_token: Option<&str>) -> Result<SessionPage, RuntimeError>;
+
+    /// `WatchSessions`: one `Created` per session, then changes as they happen.
+    async fn watch_sessions(
+        &self,
+    ) -> Result<BoxStream<'static, Result<SessionChange, RuntimeError>>, RuntimeError>;
+
+    /// A passive subscription to a session's accepted envelopes after ordinal `after` (exclusive;
+    /// 0 replays all). The stream does not end with the session: dropping it unsubscribes.
+    async fn subscribe(
+        &self,
+        id: &SessionId,
+        after: Ordinal,
+    ) -> Result<BoxStream<'static, Result<Envelope, RuntimeError>>, RuntimeError>;
+
+    /// `GetDecisionReceipt`: the `macp-receipt/1` document (RFC-MACP-0013).
+    async fn decision_receipt(&self, id: &SessionId) -> Result<Value, RuntimeError>;
+
+    async fn manifest(&self) -> Result<Manifest, RuntimeError>;
+
+    /// `ListModes` and `ListExtModes`.
+    async fn modes(&self, which: Modes) -> Result<Vec<ModeDescriptor>, RuntimeError>;
+
+    async fn roots(&self) -> Result<Vec<Root>, RuntimeError>;
+}
+
+/// Which modes to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modes {
+    Standard,
+    Extension,
+}
+
+/// `InitializeResponse`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeInfo {
+    pub name: String,
+    pub version: String,
+    pub supported_modes: Vec<String>,
+    /// camelCase, as `POST /runs/validate` returns it.
+    pub capabilities: Map<String, Value>,
+}
+
+/// `ListSessionsResponse`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionPage {
+    pub sessions: Vec<SessionInfo>,
+    pub next_page_token: Option<String>,
+}
+
+/// `AgentManifest`, as spec 1.3.28 returns it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    pub agent_id: String,
+    pub title: String,
+    pub description: String,
+    pub supported_modes: Vec<String>,
+    pub metadata: Map<String, Value>,
+}
+
+/// `ModeDescriptor`, as spec 1.3.28 returns it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModeDescriptor {
+    pub mode: String,
+    pub mode_version: String,
+    pub title: String,
+    pub description: String,
+    pub determinism_class: String,
+    pub participant_model: String,
+    pub message_types: Vec<String>,
+    pub terminal_message_types: Vec<String>,
+    pub schema_uris: Map<String, Value>,
+}
+
+/// `Root`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Root {
+    pub uri: String,
+    pub name: String,
+}
+
+/// Why a call or a stream failed, mapped by `macp-error-code` where the runtime sent one and by the
+/// gRPC status elsewhere; never by text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct RuntimeError {
+    pub kind: RuntimeErrorKind,
+    /// The gRPC status code.
+    pub grpc_code: i32,
+    /// The runtime's own sentence.
+    pub message: String,
+}
+
+/// What a [`RuntimeError`] means to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeErrorKind {
+    /// `SESSION_NOT_FOUND`, or any other NOT_FOUND.
+    NotFound,
+    /// Envelopes up to and including `lowest_available` cannot be replayed any more.
+    HistoryUnavailable {
+        lowest_available: Ordinal,
+    },
+    /// `RECEIPT_UNAVAILABLE`: the session exists and did not resolve.
+    ReceiptUnavailable,
+    /// `RATE_LIMITED`: wait, it is no verdict.
+    RateLimited,
+    /// `STREAM_LAGGED`: this subscriber was too slow; subscribe again.
+    StreamLagged,
+    /// The credentials are missing or wrong.
+    Unauthenticated,
+    /// The credentials do not allow this.
+    Forbidden,
+    InvalidArgument,
+    /// FAILED_PRECONDITION, ABORTED or ALREADY_EXISTS.
+    Conflict,
+    Unimplemented,
+    /// The runtime cannot be reached, or is going down.
+    Unavailable,
+    /// The deadline passed.
+    Timeout,
+    Internal,
+}
+
+impl RuntimeErrorKind {
+    /// Whether trying again later can help without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::RateLimited
+            | Self::StreamLagged
+            | Self::Unavailable
+            | Self::Timeout
+            | Self::Internal
+            | Self::Conflict => true,
+            Self::NotFound
+            | Self::HistoryUnavailable { .. }
+            | Self::ReceiptUnavailable
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::InvalidArgument
+            | Self::Unimplemented => false,
+        }
+    }
+}
+
+impl fmt::Display for RuntimeErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
