@@ -1,0 +1,47 @@
+//! The durable record of runs, on PostgreSQL and on SQLite.
+//!
+//! Usable without the rest of the system: open a [`Store`], page through a run's events
+//! ([`Store::list_canonical_range`]) and envelopes ([`Store::list_raw_by_run`]), or follow its log
+//! ([`Store::follow`]).
+//!
+//! **Invariant:** this is the only crate that names diesel. A query is written once (`queries/`)
+//! and compiled against each database; what truly differs is in the databases' own modules.
+//!
+//! ```no_run
+//! use control_plane_storage::{Access, Config, DatabaseUrl, Store};
+//!
+//! # async fn example() -> Result<(), control_plane_storage::Error> {
+//! let url = DatabaseUrl::parse("sqlite://data/control-plane.db")?;
+//! // Reading beside a running server.
+//! let store = Store::connect(&Config { access: Access::Read, ..Config::new(url) })?;
+//! let run = store.run_find("6f9619ff-8b86-4d01-b42d-00cf4fc964ff").await?;
+//! let envelopes = store.list_raw_by_run(run.id, 0, 100).await?;
+//! let events = store.list_canonical_range(run.id, 0, 100).await?;
+//! assert!(envelopes.len() <= events.len());
+//!
+//! let mut follower = store.follow(run.id, 0);
+//! while follower.cursor() < run.last_seq {
+//!     for event in follower.next(100).await? {
+//!         println!("{} {}", event.seq, event.event_type);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod append;
+mod config;
+mod error;
+mod like;
+pub mod model;
+mod postgres;
+mod sqlite;
+mod store;
+mod tail;
+mod types;
+
+pub use config::{Access, Config, DatabaseUrl, Synchronous};
+pub use error::{Entity, Error, Result};
+pub use model::Head;
+pub use store::Store;
+pub use tail::Follower;

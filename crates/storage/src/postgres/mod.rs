@@ -1,0 +1,174 @@
+//! PostgreSQL: connections, and what only it needs.
+
+mod append;
+mod connect;
+mod dialect;
+mod schema;
+
+#[path = "../queries/create.rs"]
+pub(crate) mod create;
+#[path = "../queries/derived.rs"]
+pub(crate) mod derived;
+#[path = "../queries/events.rs"]
+pub(crate) mod events;
+#[path = "../queries/ownership.rs"]
+pub(crate) mod ownership;
+#[path = "../queries/raw.rs"]
+pub(crate) mod raw;
+#[path = "../queries/runs.rs"]
+pub(crate) mod runs;
+#[path = "../queries/sessions.rs"]
+pub(crate) mod sessions;
+
+use std::time::Duration;
+
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
+use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl};
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::sync::Mutex;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+pub(crate) use append::append;
+
+pub(crate) type Connection = AsyncPgConnection;
+pub(crate) type Db = diesel::pg::Pg;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/postgres");
+/// The advisory lock of migrations: any fixed number will do.
+const MIGRATION_LOCK: i64 = 0x6d61_6370_0000_0001;
+
+/// A pool, and the connection that keeps our advisory lock.
+pub(crate) struct Postgres {
+    pool: Pool<Connection>,
+    url: String,
+    /// Holds the lock on our own instance number for as long as we live.
+    liveness: Mutex<Option<Connection>>,
+}
+
+impl Postgres {
+    pub(crate) fn new(url: &str, config: &Config) -> Result<Self> {
+        connect::check(url)?;
+        let mut manager = ManagerConfig::default();
+        // A broken connection shows itself at its first use; a ping per checkout is a round trip.
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(|url| Box::pin(connect::establish(url.to_owned())));
+        let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_max)
+            .wait_timeout(Some(config.pool_timeout))
+            .create_timeout(Some(config.pool_timeout.max(Duration::from_secs(5))))
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .map_err(|fault| Error::Config(fault.to_string()))?;
+        Ok(Self { pool, url: url.to_owned(), liveness: Mutex::new(None) })
+    }
+
+    pub(crate) async fn read(&self) -> Result<Object<Connection>> {
+        self.pool.get().await.map_err(|fault| Error::Unavailable(chain(&fault)))
+    }
+
+    pub(crate) async fn write(&self) -> Result<Object<Connection>> {
+        self.read().await
+    }
+
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        self.with_migration_lock(|harness| harness.run_pending_migrations(MIGRATIONS).map(drop))
+            .await
+    }
+
+    pub(crate) async fn revert(&self) -> Result<()> {
+        self.with_migration_lock(|harness| harness.revert_all_migrations(MIGRATIONS).map(drop))
+            .await
+    }
+
+    pub(crate) async fn migrations_pending(&self) -> Result<bool> {
+        let conn = connect::establish(self.url.clone()).await.map_err(unavailable)?;
+        let work = tokio::task::spawn_blocking(move || {
+            AsyncMigrationHarness::new(conn).has_pending_migration(MIGRATIONS)
+        });
+        work.await
+            .map_err(|_join| Error::Task)?
+            .map_err(|fault| Error::Migration(fault.to_string()))
+    }
+
+    async fn with_migration_lock<F>(&self, work: F) -> Result<()>
+    where
+        F: FnOnce(
+                &mut AsyncMigrationHarness<Connection>,
+            ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+            + Send
+            + 'static,
+    {
+        let mut conn = connect::establish(self.url.clone()).await.map_err(unavailable)?;
+        // Released with the connection, whatever happens.
+        diesel::sql_query("SELECT pg_advisory_lock($1)")
+            .bind::<diesel::sql_types::BigInt, _>(MIGRATION_LOCK)
+            .execute(&mut conn)
+            .await?;
+        let task = tokio::task::spawn_blocking(move || work(&mut AsyncMigrationHarness::new(conn)));
+        task.await
+            .map_err(|_join| Error::Task)?
+            .map_err(|fault| Error::Migration(fault.to_string()))
+    }
+
+    /// Makes this process alive under `instance` (again, when the connection was lost).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the database is away or the number is taken.
+    pub(crate) async fn hold(&self, instance: i64) -> Result<()> {
+        let mut guard = self.liveness.lock().await;
+        if let Some(conn) = guard.as_mut()
+            && diesel::sql_query("SELECT 1").execute(conn).await.is_ok()
+        {
+            return Ok(());
+        }
+        *guard = None;
+        let mut conn = connect::establish(self.url.clone()).await.map_err(unavailable)?;
+        if !try_lock(&mut conn, instance).await? {
+            return Err(Error::Unavailable("our own instance lock is still held".to_owned()));
+        }
+        *guard = Some(conn);
+        Ok(())
+    }
+
+    /// Whether no living process holds `instance`.
+    pub(crate) async fn is_dead(&self, instance: i64) -> Result<bool> {
+        let mut guard = self.liveness.lock().await;
+        let Some(conn) = guard.as_mut() else { return Ok(false) };
+        if !try_lock(conn, instance).await? {
+            return Ok(false);
+        }
+        diesel::sql_query("SELECT pg_advisory_unlock($1)")
+            .bind::<diesel::sql_types::BigInt, _>(instance)
+            .execute(conn)
+            .await?;
+        Ok(true)
+    }
+}
+
+async fn try_lock(conn: &mut Connection, key: i64) -> Result<bool> {
+    diesel::define_sql_function!(
+        fn pg_try_advisory_lock(key: diesel::sql_types::BigInt) -> diesel::sql_types::Bool
+    );
+    Ok(diesel::select(pg_try_advisory_lock(key)).get_result(conn).await?)
+}
+
+fn unavailable(fault: diesel::ConnectionError) -> Error {
+    Error::Unavailable(fault.to_string())
+}
+
+/// An error with its causes, on one line.
+fn chain(fault: &dyn std::error::Error) -> String {
+    let mut text = fault.to_string();
+    let mut source = fault.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

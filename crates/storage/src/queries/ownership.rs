@@ -1,0 +1,171 @@
+//! Who follows which run (`owner`, `epoch`), and what is asked of it (`run_inbox`).
+
+use control_plane_domain::{RunId, Timestamp};
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bool};
+use diesel_async::RunQueryDsl;
+use serde_json::Value;
+
+use super::Connection;
+use super::schema::{run_inbox, runs};
+use crate::error::Result;
+use crate::model::{InboxItem, Lease};
+use crate::types::DbUuid;
+
+/// No instance has this number: they are not negative.
+const NOBODY: i64 = -1;
+
+/// The run is not over. As plain text, so that both planners see that `runs_active_idx` has it all.
+fn is_active() -> SqlLiteral<Bool> {
+    sql("runs.status IN ('queued', 'starting', 'binding_session', 'running', 'suspended')")
+}
+
+/// The owners of runs that are not over; `None` for runs without one.
+pub(crate) async fn active_owners(conn: &mut Connection) -> Result<Vec<Option<i64>>> {
+    Ok(runs::table.filter(is_active()).select(runs::owner).distinct().load(conn).await?)
+}
+
+/// Takes the active runs of `from` for `to`. The epoch goes up first, so the old owner's writes
+/// fail from here on.
+pub(crate) async fn take_over(
+    conn: &mut Connection,
+    from: Option<i64>,
+    to: i64,
+) -> Result<Vec<Lease>> {
+    // The same as `owner IS NOT DISTINCT FROM from`, which only PostgreSQL has.
+    let owned_by = from.unwrap_or(NOBODY);
+    let rows: Vec<(DbUuid, i64)> = diesel::update(
+        runs::table.filter(is_active()).filter(
+            runs::owner
+                .eq(owned_by)
+                .or(runs::owner.is_null().and(owned_by.into_sql::<BigInt>().eq(NOBODY))),
+        ),
+    )
+    .set((
+        runs::owner.eq(to),
+        runs::epoch.eq(runs::epoch + 1),
+        runs::parked_reason.eq(None::<String>),
+    ))
+    .returning((runs::id, runs::epoch))
+    .get_results(conn)
+    .await?;
+    Ok(rows.into_iter().map(|(id, epoch)| Lease { run_id: RunId(id.0), epoch }).collect())
+}
+
+/// Takes one run, whatever its state and owner.
+pub(crate) async fn take_run(
+    conn: &mut Connection,
+    id: RunId,
+    owner: i64,
+) -> Result<Option<Lease>> {
+    let epoch: Option<i64> = diesel::update(runs::table.find(DbUuid(id.0)))
+        .set((runs::owner.eq(owner), runs::epoch.eq(runs::epoch + 1)))
+        .returning(runs::epoch)
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(epoch.map(|epoch| Lease { run_id: id, epoch }))
+}
+
+/// Renews a lease of our own with a new epoch, after whatever is still under way under the old one.
+pub(crate) async fn retake(
+    conn: &mut Connection,
+    lease: Lease,
+    owner: i64,
+) -> Result<Option<Lease>> {
+    let epoch: Option<i64> = diesel::update(
+        runs::table
+            .find(DbUuid(lease.run_id.0))
+            .filter(runs::owner.eq(owner))
+            .filter(runs::epoch.eq(lease.epoch)),
+    )
+    .set(runs::epoch.eq(runs::epoch + 1))
+    .returning(runs::epoch)
+    .get_result(conn)
+    .await
+    .optional()?;
+    Ok(epoch.map(|epoch| Lease { epoch, ..lease }))
+}
+
+/// Parks a run: it is not followed until the next start, and says why.
+pub(crate) async fn park(conn: &mut Connection, lease: Lease, reason: &str) -> Result<bool> {
+    let parked = diesel::update(
+        runs::table.find(DbUuid(lease.run_id.0)).filter(runs::epoch.eq(lease.epoch)),
+    )
+    .set(runs::parked_reason.eq(Some(reason)))
+    .execute(conn)
+    .await?;
+    Ok(parked == 1)
+}
+
+/// Why a run is parked, if it is.
+pub(crate) async fn parked_reason(conn: &mut Connection, id: RunId) -> Result<Option<String>> {
+    Ok(runs::table
+        .find(DbUuid(id.0))
+        .select(runs::parked_reason)
+        .first(conn)
+        .await
+        .optional()?
+        .flatten())
+}
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = run_inbox)]
+struct InboxRow {
+    id: i64,
+    run_id: DbUuid,
+    kind: String,
+    dedup_key: String,
+    payload: Value,
+    created_at: Timestamp,
+}
+
+/// Puts an item into a run's inbox; `false` when the same item is there already.
+pub(crate) async fn inbox_push(
+    conn: &mut Connection,
+    id: RunId,
+    kind: &str,
+    dedup_key: &str,
+    payload: &Value,
+    now: Timestamp,
+) -> Result<bool> {
+    let inserted = diesel::insert_into(run_inbox::table)
+        .values((
+            run_inbox::run_id.eq(DbUuid(id.0)),
+            run_inbox::kind.eq(kind),
+            run_inbox::dedup_key.eq(dedup_key),
+            run_inbox::payload.eq(payload),
+            run_inbox::created_at.eq(now),
+        ))
+        .on_conflict_do_nothing()
+        .execute(conn)
+        .await?;
+    Ok(inserted == 1)
+}
+
+/// What is in a run's inbox, oldest first.
+pub(crate) async fn inbox_list(conn: &mut Connection, id: RunId) -> Result<Vec<InboxItem>> {
+    let rows: Vec<InboxRow> = run_inbox::table
+        .filter(run_inbox::run_id.eq(DbUuid(id.0)))
+        .order(run_inbox::id.asc())
+        .select(InboxRow::as_select())
+        .load(conn)
+        .await?;
+    let item = |row: InboxRow| InboxItem {
+        id: row.id,
+        run_id: RunId(row.run_id.0),
+        kind: row.kind,
+        dedup_key: row.dedup_key,
+        payload: row.payload,
+        created_at: row.created_at,
+    };
+    Ok(rows.into_iter().map(item).collect())
+}
+
+/// Which runs have something in their inbox.
+pub(crate) async fn inbox_runs(conn: &mut Connection) -> Result<Vec<RunId>> {
+    let ids: Vec<DbUuid> = run_inbox::table.select(run_inbox::run_id).distinct().load(conn).await?;
+    Ok(ids.into_iter().map(|id| RunId(id.0)).collect())
+}

@@ -1,0 +1,116 @@
+//! Rows of `run_events_raw`.
+
+use control_plane_domain::envelope::{Envelope, EnvelopeSource};
+use control_plane_domain::{Ordinal, RunId, Timestamp};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+
+use super::Connection;
+use super::schema::run_events_raw as raw;
+use crate::error::Result;
+use crate::model::RawEnvelope;
+use crate::types::DbUuid;
+
+#[derive(Queryable, Selectable, Insertable)]
+#[diesel(table_name = raw)]
+pub(super) struct RawRow {
+    run_id: DbUuid,
+    source: String,
+    ordinal: Option<i64>,
+    message_id: String,
+    message_type: String,
+    mode: String,
+    session_id: String,
+    sender: String,
+    macp_version: String,
+    ts_unix_ms: i64,
+    received_at: Timestamp,
+    payload: Vec<u8>,
+    sender_authenticated: bool,
+    sanitized: bool,
+}
+
+impl From<&RawEnvelope> for RawRow {
+    fn from(raw: &RawEnvelope) -> Self {
+        let envelope = &raw.envelope;
+        Self {
+            run_id: DbUuid(raw.run_id.0),
+            source: raw.source.as_str().to_owned(),
+            ordinal: raw.ordinal,
+            message_id: envelope.message_id.clone(),
+            message_type: envelope.message_type.clone(),
+            mode: envelope.mode.clone(),
+            session_id: envelope.session_id.clone(),
+            sender: envelope.sender.clone(),
+            macp_version: envelope.macp_version.clone(),
+            ts_unix_ms: envelope.timestamp_unix_ms,
+            received_at: raw.received_at,
+            payload: envelope.payload.clone(),
+            sender_authenticated: raw.sender_authenticated,
+            sanitized: envelope.sanitized,
+        }
+    }
+}
+
+impl From<RawRow> for RawEnvelope {
+    fn from(row: RawRow) -> Self {
+        Self {
+            run_id: RunId(row.run_id.0),
+            source: if row.source == "signal" {
+                EnvelopeSource::Signal
+            } else {
+                EnvelopeSource::Session
+            },
+            ordinal: row.ordinal,
+            received_at: row.received_at,
+            sender_authenticated: row.sender_authenticated,
+            envelope: Envelope {
+                macp_version: row.macp_version,
+                mode: row.mode,
+                message_type: row.message_type,
+                message_id: row.message_id,
+                session_id: row.session_id,
+                sender: row.sender,
+                timestamp_unix_ms: row.ts_unix_ms,
+                payload: row.payload,
+                sanitized: row.sanitized,
+            },
+        }
+    }
+}
+
+/// Session envelopes of a run after ordinal `after`, in order.
+pub(crate) async fn range(
+    conn: &mut Connection,
+    id: RunId,
+    after: Ordinal,
+    limit: i64,
+) -> Result<Vec<RawEnvelope>> {
+    let rows: Vec<RawRow> = raw::table
+        .filter(raw::run_id.eq(DbUuid(id.0)))
+        .filter(raw::ordinal.gt(after))
+        .order(raw::ordinal.asc())
+        .limit(limit)
+        .select(RawRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(RawEnvelope::from).collect())
+}
+
+/// The message ids of the last `limit` session envelopes, oldest first.
+pub(crate) async fn last_message_ids(
+    conn: &mut Connection,
+    id: RunId,
+    limit: i64,
+) -> Result<Vec<String>> {
+    let mut ids: Vec<String> = raw::table
+        .filter(raw::run_id.eq(DbUuid(id.0)))
+        .filter(raw::ordinal.is_not_null())
+        .order(raw::ordinal.desc())
+        .limit(limit)
+        .select(raw::message_id)
+        .load(conn)
+        .await?;
+    ids.reverse();
+    Ok(ids)
+}

@@ -1,0 +1,52 @@
+//! Conditions that SQLite writes in its own way.
+
+use diesel::BoxableExpression;
+use diesel::dsl::sql;
+use diesel::sql_types::{Bool, Text};
+
+use super::Db;
+use super::schema::{run_events_canonical, runs};
+use crate::like;
+
+type Condition<'a> = Box<dyn BoxableExpression<runs::table, Db, SqlType = Bool> + 'a>;
+
+/// The run has this tag.
+pub(super) fn has_tag<'a>(tag: &str) -> Condition<'a> {
+    Box::new(
+        sql::<Bool>("EXISTS (SELECT 1 FROM json_each(runs.tags) AS tag WHERE tag.value = ")
+            .bind::<Text, _>(tag.to_owned())
+            .sql(")"),
+    )
+}
+
+/// `column` has `part` in it, whatever its case. A NULL has nothing.
+pub(super) fn contains<'a>(column: &str, part: &str) -> Condition<'a> {
+    Box::new(
+        sql::<Bool>(&format!("COALESCE({column}, '') LIKE "))
+            .bind::<Text, _>(like::anywhere(part))
+            .sql(" ESCAPE '\\'"),
+    )
+}
+
+/// One of the run's tags has `part` in it.
+pub(super) fn tag_contains<'a>(part: &str) -> Condition<'a> {
+    Box::new(
+        sql::<Bool>("EXISTS (SELECT 1 FROM json_each(runs.tags) AS tag WHERE tag.value LIKE ")
+            .bind::<Text, _>(like::anywhere(part))
+            .sql(" ESCAPE '\\')"),
+    )
+}
+
+/// The event's run belongs to a scenario: its source is exactly `scenario`, or its scenario has it
+/// in its name.
+pub(super) fn of_scenario<'a>(
+    scenario: &str,
+) -> Box<dyn BoxableExpression<run_events_canonical::table, Db, SqlType = Bool> + 'a> {
+    Box::new(
+        sql::<Bool>("run_events_canonical.run_id IN (SELECT id FROM runs WHERE runs.source_ref = ")
+            .bind::<Text, _>(scenario.to_owned())
+            .sql(" OR COALESCE(runs.scenario_ref, '') LIKE ")
+            .bind::<Text, _>(like::anywhere(scenario))
+            .sql(" ESCAPE '\\')"),
+    )
+}

@@ -1,0 +1,238 @@
+//! SQLite: one writer, several readers, one process.
+
+mod append;
+mod dialect;
+mod schema;
+
+#[path = "../queries/create.rs"]
+pub(crate) mod create;
+#[path = "../queries/derived.rs"]
+pub(crate) mod derived;
+#[path = "../queries/events.rs"]
+pub(crate) mod events;
+#[path = "../queries/ownership.rs"]
+pub(crate) mod ownership;
+#[path = "../queries/raw.rs"]
+pub(crate) mod raw;
+#[path = "../queries/runs.rs"]
+pub(crate) mod runs;
+#[path = "../queries/sessions.rs"]
+pub(crate) mod sessions;
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use diesel::connection::SimpleConnection;
+use diesel::{ConnectionError, ConnectionResult, SqliteConnection};
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
+use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::config::{Access, Config, Synchronous};
+use crate::error::{Error, Result};
+
+pub(crate) use append::append;
+
+pub(crate) type Connection = SyncConnectionWrapper<SqliteConnection>;
+pub(crate) type Db = diesel::sqlite::Sqlite;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/sqlite");
+
+/// The writer, the readers, and the lock that keeps other processes out.
+pub(crate) struct Sqlite {
+    /// `None` until it is needed, and after it broke.
+    writer: Mutex<Option<Connection>>,
+    readers: Pool<Connection>,
+    path: String,
+    synchronous: Synchronous,
+    access: Access,
+    /// Released by the system when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+impl Sqlite {
+    pub(crate) fn new(path: &Path, config: &Config) -> Result<Self> {
+        let text = path
+            .to_str()
+            .ok_or_else(|| Error::Config("the database's path is not UTF-8".to_owned()))?
+            .to_owned();
+        let lock = match config.access {
+            Access::Write => Some(lock(path)?),
+            // SQLite would make an empty one.
+            Access::Read if !path.exists() => {
+                return Err(Error::Config(format!("there is no database {}", path.display())));
+            }
+            Access::Read => None,
+        };
+        let mut manager = ManagerConfig::default();
+        manager.recycling_method = RecyclingMethod::Fast;
+        manager.custom_setup = Box::new(|path| {
+            let path = path.to_owned();
+            Box::pin(async move {
+                let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
+                tokio::task::spawn_blocking(move || open(&path, pragmas))
+                    .await
+                    .map_err(|_join| ConnectionError::BadConnection("canceled".to_owned()))?
+                    .map(SyncConnectionWrapper::new)
+            })
+        });
+        let manager = AsyncDieselConnectionManager::new_with_config(text.clone(), manager);
+        let readers = Pool::builder(manager)
+            .max_size(config.pool_max)
+            .wait_timeout(Some(config.pool_timeout))
+            .runtime(deadpool::Runtime::Tokio1)
+            .build()
+            .map_err(|fault| Error::Config(fault.to_string()))?;
+        Ok(Self {
+            writer: Mutex::new(None),
+            readers,
+            path: text,
+            synchronous: config.synchronous,
+            access: config.access,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) async fn read(&self) -> Result<Reader> {
+        let pooled = self.readers.get().await;
+        pooled.map(|conn| Reader(Some(conn))).map_err(|fault| Error::Unavailable(fault.to_string()))
+    }
+
+    pub(crate) async fn write(&self) -> Result<Writer<'_>> {
+        if self.access == Access::Read {
+            return Err(Error::Config("this store was opened for reading".to_owned()));
+        }
+        let mut guard = self.writer.lock().await;
+        if guard.is_none() {
+            *guard = Some(SyncConnectionWrapper::new(self.open_writer().await?));
+        }
+        Ok(Writer(guard))
+    }
+
+    async fn open_writer(&self) -> Result<SqliteConnection> {
+        let synchronous = match self.synchronous {
+            Synchronous::Full => "FULL",
+            Synchronous::Normal => "NORMAL",
+        };
+        let pragmas = format!(
+            "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
+             PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON; \
+             PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8000;"
+        );
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || open(&path, &pragmas))
+            .await
+            .map_err(|_join| Error::Task)?
+            .map_err(|fault| Error::Unavailable(fault.to_string()))
+    }
+
+    pub(crate) async fn migrate(&self) -> Result<()> {
+        self.with_harness(|conn| conn.run_pending_migrations(MIGRATIONS).map(drop)).await
+    }
+
+    pub(crate) async fn revert(&self) -> Result<()> {
+        self.with_harness(|conn| conn.revert_all_migrations(MIGRATIONS).map(drop)).await
+    }
+
+    pub(crate) async fn migrations_pending(&self) -> Result<bool> {
+        self.with_harness(|conn| conn.has_pending_migration(MIGRATIONS)).await
+    }
+
+    async fn with_harness<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut SqliteConnection) -> Result<T, Box<dyn std::error::Error + Send + Sync>>
+        + Send
+        + 'static,
+    ) -> Result<T> {
+        let mut conn = self.open_writer().await?;
+        tokio::task::spawn_blocking(move || work(&mut conn))
+            .await
+            .map_err(|_join| Error::Task)?
+            .map_err(|fault| Error::Migration(fault.to_string()))
+    }
+}
+
+/// The one writing connection, for as long as one piece of work takes.
+pub(crate) struct Writer<'a>(MutexGuard<'a, Option<Connection>>);
+
+impl Writer<'_> {
+    pub(crate) fn connection(&mut self) -> Result<&mut Connection> {
+        self.0.as_mut().ok_or_else(|| Error::Unavailable("the writer is closed".to_owned()))
+    }
+
+    /// Drops the connection after a fault that leaves open what state its transaction is in.
+    pub(crate) fn settle<T>(&mut self, done: &Result<T>) {
+        if is_broken(done) {
+            *self.0 = None;
+        }
+    }
+}
+
+/// A connection that reads. It goes back to the pool only when its work is [settled](Self::settle):
+/// when the reader's future is dropped, the blocking closure runs on, and the next user of the
+/// connection would have to wait for it where nobody may block.
+pub(crate) struct Reader(Option<Object<Connection>>);
+
+impl Reader {
+    pub(crate) fn connection(&mut self) -> Result<&mut Connection> {
+        let conn = self.0.as_deref_mut();
+        conn.ok_or_else(|| Error::Unavailable("the reader is closed".to_owned()))
+    }
+
+    /// Gives the connection back, unless it is of no more use.
+    pub(crate) fn settle<T>(mut self, done: &Result<T>) {
+        if !is_broken(done) {
+            drop(self.0.take());
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(conn) = self.0.take() {
+            drop(Object::take(conn));
+        }
+    }
+}
+
+fn is_broken<T>(done: &Result<T>) -> bool {
+    matches!(done, Err(Error::Unavailable(_) | Error::Query(_)))
+}
+
+fn open(path: &str, pragmas: &str) -> ConnectionResult<SqliteConnection> {
+    use diesel::Connection as _;
+    let mut conn = SqliteConnection::establish(path)?;
+    conn.batch_execute(pragmas).map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+/// Takes the file beside the database that says which process has it.
+fn lock(path: &Path) -> Result<File> {
+    let shown = path.display();
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|fault| {
+            Error::Config(format!("cannot make the folder of {shown}: {fault}"))
+        })?;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&name)
+        .map_err(|fault| Error::Config(format!("cannot open the lock of {shown}: {fault}")))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Config(format!(
+            "another process has the database {shown} open; SQLite serves one process at a time"
+        ))),
+        Err(TryLockError::Error(fault)) => {
+            Err(Error::Config(format!("cannot lock {shown}: {fault}")))
+        }
+    }
+}

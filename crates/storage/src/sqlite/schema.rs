@@ -1,0 +1,207 @@
+//! The tables, as diesel sees them; `cargo xtask schema --check` holds them against a migrated database.
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Integer, Text};
+
+    feed (id) {
+        id -> Integer,
+        last -> BigInt,
+        log_id -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Jsonb, Nullable, Text, TimestamptzSqlite};
+
+    runs (id) {
+        id -> Text,
+        status -> Text,
+        mode -> Text,
+        runtime_kind -> Text,
+        runtime_version -> Nullable<Text>,
+        runtime_session_id -> Nullable<Text>,
+        trace_id -> Nullable<Text>,
+        idempotency_key -> Nullable<Text>,
+        request_hash -> Nullable<Text>,
+        last_event_seq -> BigInt,
+        chain_hash -> Binary,
+        source_kind -> Nullable<Text>,
+        source_ref -> Nullable<Text>,
+        environment -> Nullable<Text>,
+        scenario_ref -> Nullable<Text>,
+        tags -> Jsonb,
+        metadata -> Jsonb,
+        error_code -> Nullable<Text>,
+        error_message -> Nullable<Text>,
+        created_at -> TimestamptzSqlite,
+        started_at -> Nullable<TimestamptzSqlite>,
+        ended_at -> Nullable<TimestamptzSqlite>,
+        updated_at -> TimestamptzSqlite,
+        archived_at -> Nullable<TimestamptzSqlite>,
+        owner -> Nullable<BigInt>,
+        epoch -> BigInt,
+        parked_reason -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Jsonb, Nullable, Text, TimestamptzSqlite};
+
+    runtime_sessions (run_id) {
+        run_id -> Text,
+        runtime_kind -> Text,
+        runtime_session_id -> Text,
+        mode_name -> Text,
+        mode_version -> Text,
+        configuration_version -> Text,
+        policy_version -> Text,
+        initiator_participant_id -> Nullable<Text>,
+        session_state -> Text,
+        metadata -> Jsonb,
+        started_at_unix_ms -> Nullable<BigInt>,
+        expires_at -> Nullable<TimestamptzSqlite>,
+        last_seen_at -> Nullable<TimestamptzSqlite>,
+        last_stream_cursor -> BigInt,
+        last_message_id -> Nullable<Text>,
+        last_event_ts -> Nullable<TimestamptzSqlite>,
+        stream_connected_at -> Nullable<TimestamptzSqlite>,
+        stream_disconnected_at -> Nullable<TimestamptzSqlite>,
+        created_at -> TimestamptzSqlite,
+        updated_at -> TimestamptzSqlite,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Text, TimestamptzSqlite};
+
+    run_events_raw (run_id, message_id, sender) {
+        run_id -> Text,
+        source -> Text,
+        ordinal -> Nullable<BigInt>,
+        message_id -> Text,
+        message_type -> Text,
+        mode -> Text,
+        session_id -> Text,
+        sender -> Text,
+        macp_version -> Text,
+        ts_unix_ms -> BigInt,
+        received_at -> TimestamptzSqlite,
+        payload -> Binary,
+        sender_authenticated -> Bool,
+        sanitized -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Binary, Nullable, Text, TimestamptzSqlite};
+
+    run_events_canonical (run_id, seq) {
+        run_id -> Text,
+        seq -> BigInt,
+        position -> BigInt,
+        ts -> TimestamptzSqlite,
+        received_at -> TimestamptzSqlite,
+        #[sql_name = "type"]
+        event_type -> Text,
+        subject_kind -> Nullable<Text>,
+        subject_id -> Nullable<Text>,
+        hash -> Binary,
+        body -> Text,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Jsonb, Text, TimestamptzSqlite};
+
+    run_inbox (id) {
+        id -> BigInt,
+        run_id -> Text,
+        kind -> Text,
+        dedup_key -> Text,
+        payload -> Jsonb,
+        created_at -> TimestamptzSqlite,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Integer, Jsonb, Text};
+
+    run_projections (run_id) {
+        run_id -> Text,
+        version -> BigInt,
+        schema_version -> Integer,
+        run_summary -> Jsonb,
+        participants -> Jsonb,
+        graph -> Jsonb,
+        decision -> Jsonb,
+        signals -> Jsonb,
+        progress -> Jsonb,
+        timeline -> Jsonb,
+        trace_summary -> Jsonb,
+        outbound_messages -> Jsonb,
+        policy -> Jsonb,
+        llm -> Jsonb,
+        fold -> Jsonb,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text, TimestamptzSqlite};
+
+    run_metrics (run_id) {
+        run_id -> Text,
+        event_count -> BigInt,
+        message_count -> BigInt,
+        signal_count -> BigInt,
+        proposal_count -> BigInt,
+        tool_call_count -> BigInt,
+        decision_count -> BigInt,
+        stream_reconnect_count -> BigInt,
+        prompt_tokens -> BigInt,
+        completion_tokens -> BigInt,
+        total_tokens -> BigInt,
+        estimated_cost_usd -> Double,
+        first_event_at -> Nullable<TimestamptzSqlite>,
+        last_event_at -> Nullable<TimestamptzSqlite>,
+        duration_ms -> Nullable<BigInt>,
+        session_state -> Nullable<Text>,
+        ended -> Bool,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Jsonb, Nullable, Text, TimestamptzSqlite};
+
+    run_artifacts (id) {
+        id -> Text,
+        run_id -> Text,
+        kind -> Text,
+        label -> Text,
+        uri -> Nullable<Text>,
+        inline -> Nullable<Jsonb>,
+        created_at -> TimestamptzSqlite,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Text, TimestamptzSqlite};
+
+    session_tombstones (runtime_session_id) {
+        runtime_session_id -> Text,
+        run_id -> Text,
+        deleted_at -> TimestamptzSqlite,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(
+    feed,
+    runs,
+    runtime_sessions,
+    run_events_raw,
+    run_events_canonical,
+    run_inbox,
+    run_projections,
+    run_metrics,
+    run_artifacts,
+    session_tombstones
+);

@@ -1,0 +1,37 @@
+//! What a [`control_plane_storage::Store`] promises, held against real databases of both kinds.
+
+/// Makes a test of each function, once per kind of database.
+macro_rules! on_both_databases {
+    ($(async fn $name:ident($database:ident: TestDb) $body:block)*) => {$(
+        mod $name {
+            use control_plane_testkit::database::TestDb;
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_sqlite() {
+                super::$name(TestDb::sqlite()).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_postgres() {
+                super::$name(TestDb::postgres()).await;
+            }
+        }
+
+        async fn $name($database: TestDb) $body
+    )*};
+}
+
+mod append;
+mod broken;
+mod canceled;
+mod cluster;
+mod create;
+mod feed;
+mod follow;
+mod inbox;
+mod lists;
+mod only_sqlite;
+mod ownership;
+mod poison;
+mod support;
+mod tls;

@@ -1,0 +1,10 @@
+DROP TABLE session_tombstones;
+DROP TABLE run_artifacts;
+DROP TABLE run_metrics;
+DROP TABLE run_projections;
+DROP TABLE run_inbox;
+DROP TABLE run_events_canonical;
+DROP TABLE run_events_raw;
+DROP TABLE runtime_sessions;
+DROP TABLE runs;
+DROP TABLE feed;
