@@ -1,0 +1,10 @@
+//! The client against the real runtime, against a scripted one, and over TLS.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is a panic")]
+
+mod common;
+mod measured;
+mod plays;
+mod real;
+mod scripted;
+mod tls;
