@@ -1,0 +1,48 @@
+//! How patient attaching is.
+
+use std::time::Duration;
+
+/// Settings of an [`crate::Engine`]; the names of their variables are in `docs/CONFIG.md`.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Whether runs that are not over are attached again at start.
+    pub recovery_enabled: bool,
+    /// How long a run waits for its session to exist.
+    pub session_wait: Duration,
+    /// After how much silence a stream is opened anew, to see whether it still lives.
+    pub stream_idle: Duration,
+    /// How often attaching may fail in a row before the run fails; 0 is for ever.
+    pub max_retries: u32,
+    /// The first wait after a fault.
+    pub backoff_base: Duration,
+    /// The longest wait.
+    pub backoff_max: Duration,
+    /// How often all sessions are listed, in case the watch missed something.
+    pub sweep: Duration,
+    /// How often dead instances' runs are looked for.
+    pub claim: Duration,
+    /// How long a session that did not resolve must be silent before its history counts as read.
+    pub settle_quiet: Duration,
+    /// How long the rest of a compacted history may take to arrive on a stream that is still open.
+    pub settle_patience: Duration,
+    /// Most envelopes of one run in a batch.
+    pub batch_envelopes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            recovery_enabled: true,
+            session_wait: Duration::from_secs(60),
+            stream_idle: Duration::from_secs(120),
+            max_retries: 0,
+            backoff_base: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(30),
+            sweep: Duration::from_secs(30),
+            claim: Duration::from_secs(2),
+            settle_quiet: Duration::from_secs(1),
+            settle_patience: Duration::from_secs(5),
+            batch_envelopes: 1000,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! A run in memory: its record, its state, and what is not committed yet.
+//!
+//! **Invariant:** only the run's task has its ledger, and a ledger is ahead of the database by
+//! exactly its pending batch and the one under way. Whenever a commit does not clearly succeed,
+//! the ledger is dropped and loaded again.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::Bytes;
+use control_plane_domain::envelope::EnvelopeSource;
+use control_plane_domain::event::ChainHash;
+use control_plane_domain::metrics::RunMetrics;
+use control_plane_domain::normalize::Normalizer;
+use control_plane_domain::run::{Failure, IllegalTransition};
+use control_plane_domain::session::SessionInfo;
+use control_plane_domain::{
+    Envelope, EventDraft, Ordinal, Run, RunId, RunState, Seq, Session, SessionState, Timestamp,
+    control,
+};
+
+use control_plane_projection::{PriceTable, Projection, state};
+use control_plane_storage::model::{Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope};
+use control_plane_storage::{Error, Store};
+use serde_json::{Value, json};
+
+/// How many message ids are remembered to recognize what is delivered again.
+const REMEMBERED_IDS: usize = 1024;
+/// Events between snapshots while a run goes along quietly, and at most.
+const SNAPSHOT_EVENTS: Seq = 256;
+const SNAPSHOT_EVENTS_MAX: Seq = 4096;
+
+/// See the module.
+pub(crate) struct Ledger {
+    pub(crate) lease: Lease,
+    pub(crate) run: Run,
+    pub(crate) session: Session,
+    chain: ChainHash,
+    projection: Projection,
+    metrics: RunMetrics,
+    normalizer: Normalizer,
+    prices: PriceTable,
+    seen: Seen,
+    /// Inbox items carried out by this ledger.
+    done_items: HashSet<i64>,
+    /// Whether the last envelope recorded is a Commitment.
+    commitment_last: bool,
+    /// The log's end that the pending batch starts from.
+    base: Seq,
+    snapshot_at: Seq,
+    pending: Pending,
+}
+
+#[derive(Default)]
+struct Pending {
+    raw: Vec<RawEnvelope>,
+    entries: Vec<LogEntry>,
+    artifacts: Vec<Artifact>,
+    inbox_used: Vec<i64>,
+    touched: bool,
+}
+
+impl Ledger {
+    /// Loads a run as it is in the database.
+    pub(crate) async fn load(store: &Store, lease: Lease) -> Result<Self, Error> {
+        let id = lease.run_id;
+        let run = store.run_get(id).await?;
+        let session = store.session_get(id).await?.ok_or_else(|| Error::Corrupt {
+            entity: control_plane_storage::Entity::Session,
+            id: id.to_string(),
+            column: "run_id",
+        })?;
+        let head = store.run_head(id).await?;
+        let projection = state::load(store, id).await?;
+        let metrics = store.metrics_get(id).await?.unwrap_or_else(|| RunMetrics::empty(id));
+        let remembered = i64::try_from(REMEMBERED_IDS).unwrap_or(i64::MAX);
+        let seen = Seen::new(store.last_message_ids(id, remembered).await?);
+        let last = store.list_raw_by_run(id, session.cursor - 1, 1).await?;
+        let commitment_last = last.first().is_some_and(|raw| is_commitment(&raw.envelope));
+        Ok(Self {
+            lease,
+            chain: head.hash,
+            normalizer: Normalizer::new(projection.known_participants(), session.last_event_ts),
+            prices: PriceTable::default(),
+            seen,
+            done_items: HashSet::new(),
+            commitment_last,
+            base: run.last_seq,
+            snapshot_at: store.projection_get(id).await?.map_or(0, |row| row.version),
+            pending: Pending::default(),
+            run,
+            session,
+            projection,
+            metrics,
+        })
+    }
+
+    /// Whether the last envelope recorded is a Commitment: a resolved session has no more.
+    pub(crate) fn ends_with_commitment(&self) -> bool {
+        self.commitment_last
+    }
+
+    /// Whether this message was recorded lately.
+    pub(crate) fn has_seen(&self, message_id: &str) -> bool {
+        self.seen.contains(message_id)
+    }
+
+    /// How many envelopes wait to be committed.
+    pub(crate) fn pending_envelopes(&self) -> usize {
+        self.pending.raw.len()
+    }
+
+    /// Whether anything waits to be committed.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.pending.touched
+    }
+
+    /// Takes over the session's facts, and declares its participants.
+    pub(crate) fn bind(
+        &mut self,
+        info: &SessionInfo,
+        now: Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        self.session.bind(info, now);
+        self.advance(RunState::BindingSession, now)?;
+        for draft in control::session_bound(&self.session, now) {
+            self.event(draft, now);
+        }
+        let declared = self.projection.known_participants();
+        self.normalizer = Normalizer::new(declared, self.session.last_event_ts);
+        Ok(())
+    }
+
+    /// Records the next accepted envelope and what follows from it.
+    pub(crate) fn envelope(&mut self, envelope: Envelope, now: Timestamp) {
+        let ordinal: Ordinal = self.session.cursor + 1;
+        for draft in self.normalizer.envelope(&envelope, now) {
+            self.event(draft, now);
+        }
+        self.seen.remember(&envelope.message_id);
+        self.commitment_last = is_commitment(&envelope);
+        self.session.cursor = ordinal;
+        self.session.last_message_id = Some(envelope.message_id.clone());
+        self.session.last_event_ts = self.normalizer.last_ts();
+        self.session.last_seen_at = Some(now);
+        self.session.updated_at = now;
+        self.pending.raw.push(RawEnvelope {
+            run_id: self.run.id,
+            source: EnvelopeSource::Session,
+            ordinal: Some(ordinal),
+            received_at: now,
+            sender_authenticated: true,
+            envelope,
+        });
+        self.pending.touched = true;
+    }
+
+    /// Records that ordinals up to `to` cannot be read any more.
+    pub(crate) fn gap(&mut self, to: Ordinal, reason: &str, now: Timestamp) {
+        let from = self.session.cursor + 1;
+        let draft = control::stream_gap(&self.session.session_id, from, to, reason, now);
+        self.event(draft, now);
+        self.session.cursor = to;
+        self.session.last_message_id = None;
+        self.commitment_last = false;
+    }
+
+    /// Records the `decision.finalized` that a receipt attests; `false` when it holds none.
+    pub(crate) fn receipt(&mut self, receipt: &Value, now: Timestamp) -> bool {
+        match self.normalizer.receipt(&self.session, receipt, now) {
+            Some(draft) => {
+                self.event(draft, now);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives an event its place in the log, and folds it.
+    pub(crate) fn event(&mut self, draft: EventDraft, now: Timestamp) {
+        self.run.last_seq += 1;
+        self.run.updated_at = now;
+        let event = draft.into_event(self.run.id, self.run.last_seq, now);
+        self.projection.apply(&event);
+        control_plane_projection::apply_metrics(&mut self.metrics, &event, &self.prices);
+        let body = event.encode();
+        self.chain = self.chain.then(&body);
+        self.pending.entries.push(LogEntry {
+            run_id: self.run.id,
+            seq: event.seq,
+            position: 0,
+            ts: event.ts,
+            received_at: event.received_at,
+            event_type: event.event_type,
+            subject: event.subject.map(|subject| (subject.kind.as_str().to_owned(), subject.id)),
+            hash: self.chain,
+            body: Bytes::from(body),
+        });
+        self.pending.touched = true;
+    }
+
+    /// Moves the run on, with the event of the move where there is one.
+    pub(crate) fn advance(
+        &mut self,
+        to: RunState,
+        now: Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        let from = self.run.state;
+        self.run.advance(to, now)?;
+        self.transitioned(from, now);
+        Ok(())
+    }
+
+    /// Fails the run.
+    pub(crate) fn fail(
+        &mut self,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        let from = self.run.state;
+        self.run.fail(failure, now)?;
+        self.transitioned(from, now);
+        Ok(())
+    }
+
+    fn transitioned(&mut self, from: RunState, now: Timestamp) {
+        let to = self.run.state;
+        metrics::counter!("run_state_transitions_total", "status" => to.as_str()).increment(1);
+        if to.is_terminal() {
+            self.enrich(now);
+        }
+        let draft = match (from, to) {
+            (_, RunState::Starting) => {
+                Some(control::run_started(&self.run, &self.session.mode_name, now))
+            }
+            // Becoming `running` for the first time is told by the session's state.
+            (RunState::BindingSession, RunState::Running) => None,
+            _ => control::run_state(&self.run, now),
+        };
+        match draft {
+            Some(draft) => self.event(draft, now),
+            None => self.pending.touched = true,
+        }
+    }
+
+    /// What a finished run's metadata tells at a glance (spec 8.6).
+    fn enrich(&mut self, now: Timestamp) {
+        let duration = self.run.started_at.map(|started| (now - started).num_milliseconds());
+        let decision = serde_json::to_value(&self.projection).unwrap_or_default();
+        let current = decision
+            .pointer("/decision/current")
+            .filter(|current| current.get("finalized").and_then(Value::as_bool) == Some(true));
+        let facts = json!({
+            "durationMs": duration,
+            "eventCount": self.metrics.event_count,
+            "signalCount": self.metrics.signal_count,
+            "decisionCount": (self.metrics.decision_count > 0).then_some(self.metrics.decision_count),
+            "totalTokens": (self.metrics.total_tokens > 0).then_some(self.metrics.total_tokens),
+            "estimatedCostUsd": (self.metrics.total_tokens > 0).then_some(self.metrics.estimated_cost_usd),
+            "finalAction": current.and_then(|current| current.get("action")),
+            "finalConfidence": current.and_then(|current| current.get("confidence")),
+        });
+        if let Value::Object(facts) = facts {
+            let known = facts.into_iter().filter(|(_, value)| !value.is_null());
+            self.run.metadata.extend(known);
+        }
+        if let Some(milliseconds) = duration.and_then(|ms| u32::try_from(ms).ok()) {
+            metrics::histogram!(
+                "macp_run_duration_seconds",
+                "terminal_status" => self.run.state.as_str(),
+                "mode_name" => self.session.mode_name.clone(),
+            )
+            .record(f64::from(milliseconds) / 1000.0);
+        }
+    }
+
+    /// Notes the session's state, with its event when it is news.
+    pub(crate) fn session_state(&mut self, state: SessionState, now: Timestamp) {
+        self.session.state = state;
+        let draft = control::session_state_changed(&self.run, &self.session.session_id, state, now);
+        self.event(draft, now);
+    }
+
+    /// Adds an artifact with its event, carrying out inbox item `item`.
+    pub(crate) fn artifact(&mut self, artifact: Artifact, item: i64, now: Timestamp) {
+        self.event(
+            control::artifact_created(
+                &artifact.id.to_string(),
+                &artifact.kind,
+                &artifact.label,
+                artifact.uri.as_deref(),
+                now,
+            ),
+            now,
+        );
+        self.pending.artifacts.push(artifact);
+        self.inbox_done(item);
+    }
+
+    /// Whether inbox item `item` is carried out already, and only not committed yet.
+    pub(crate) fn has_done(&self, item: i64) -> bool {
+        self.done_items.contains(&item)
+    }
+
+    /// Drops inbox item `item` with the next batch.
+    pub(crate) fn inbox_done(&mut self, item: i64) {
+        self.pending.inbox_used.push(item);
+        self.done_items.insert(item);
+        self.pending.touched = true;
+    }
+
+    /// Takes what waits, as a batch to commit.
+    pub(crate) fn take_batch(&mut self) -> Append {
+        let pending = std::mem::take(&mut self.pending);
+        let expected_seq = std::mem::replace(&mut self.base, self.run.last_seq);
+        let since_snapshot = self.run.last_seq - self.snapshot_at;
+        let due = self.run.state.is_terminal()
+            || since_snapshot >= SNAPSHOT_EVENTS_MAX
+            || (since_snapshot >= SNAPSHOT_EVENTS && pending.raw.len() < REMEMBERED_IDS / 16);
+        let projection = due.then(|| self.projection.to_row());
+        if due {
+            self.snapshot_at = self.run.last_seq;
+        }
+        Append {
+            lease: self.lease,
+            expected_seq,
+            run: self.run.clone(),
+            chain: self.chain,
+            session: self.session.clone(),
+            raw: pending.raw,
+            entries: pending.entries,
+            projection,
+            metrics: self.metrics.clone(),
+            artifacts: pending.artifacts,
+            inbox_used: pending.inbox_used,
+        }
+    }
+}
+
+/// A run that does not exist yet, with its first event.
+pub(crate) fn new_run(run: Run, session: Session) -> NewRun {
+    let id: RunId = run.id;
+    let now = run.created_at;
+    let mut run = run;
+    run.last_seq = 1;
+    let event = control::run_created(&run, &session.mode_name).into_event(id, 1, now);
+    let mut metrics = RunMetrics::empty(id);
+    control_plane_projection::apply_metrics(&mut metrics, &event, &PriceTable::default());
+    let body = event.encode();
+    let entry = LogEntry {
+        run_id: id,
+        seq: 1,
+        position: 0,
+        ts: event.ts,
+        received_at: event.received_at,
+        event_type: event.event_type,
+        subject: event.subject.map(|subject| (subject.kind.as_str().to_owned(), subject.id)),
+        hash: ChainHash::EMPTY.then(&body),
+        body: Bytes::from(body),
+    };
+    NewRun { run, session, entries: vec![entry], metrics }
+}
+
+fn is_commitment(envelope: &Envelope) -> bool {
+    envelope.message_type == "Commitment"
+}
+
+/// The message ids recorded last.
+struct Seen {
+    order: VecDeque<String>,
+    ids: HashSet<String>,
+}
+
+impl Seen {
+    fn new(ids: Vec<String>) -> Self {
+        Self { ids: ids.iter().cloned().collect(), order: ids.into() }
+    }
+
+    fn contains(&self, id: &str) -> bool {
+        self.ids.contains(id)
+    }
+
+    fn remember(&mut self, id: &str) {
+        if self.ids.insert(id.to_owned()) {
+            self.order.push_back(id.to_owned());
+        }
+        while self.order.len() > REMEMBERED_IDS {
+            if let Some(oldest) = self.order.pop_front() {
+                self.ids.remove(&oldest);
+            }
+        }
+    }
+}

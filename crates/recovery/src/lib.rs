@@ -1,0 +1,19 @@
+//! Attaching: launch, follow, settle and recover runs.
+//!
+//! **Invariant:** attach is the only way in. A new run, a run after a restart and a run whose
+//! stream broke take the same path ([`run`]), so recovery is never the untested one. A run's task
+//! is the only writer of its state.
+
+mod backoff;
+mod committer;
+mod config;
+mod engine;
+mod launch;
+mod ledger;
+mod modes;
+mod run;
+mod watch;
+
+pub use config::Config;
+pub use engine::{AskError, Engine};
+pub use launch::{LaunchError, Launched};

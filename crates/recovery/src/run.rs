@@ -1,0 +1,235 @@
+//! The task of one run: attach, follow, settle, finish.
+//!
+//! **Invariant:** this task alone writes its run. Whenever it does not know what was written, it
+//! renews its lease and loads the run again; it never guesses.
+
+mod attach;
+mod ending;
+mod follow;
+mod inbox;
+mod source;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use control_plane_domain::run::IllegalTransition;
+use control_plane_domain::runtime::RuntimeError;
+use control_plane_domain::{RunState, Timestamp};
+use control_plane_storage::Error;
+use control_plane_storage::model::{Appended, Lease};
+
+use crate::engine::Context;
+use crate::ledger::Ledger;
+use crate::watch::Listener;
+
+/// Why a run's task was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The run is new.
+    Launched,
+    /// The run was left by a process that is gone.
+    Recovered,
+    /// The run is over, and something is in its inbox.
+    Inbox,
+}
+
+/// How a task ends before its run does.
+#[derive(Debug)]
+enum Exit {
+    /// The server stops.
+    Stopped,
+    /// The run has another owner.
+    Fenced,
+    /// The database refuses the run's data.
+    Parked(String),
+    /// The in-memory state may differ from the database's.
+    Reload(String),
+}
+
+impl From<IllegalTransition> for Exit {
+    /// Only a ledger that is not what it should be asks for an illegal move.
+    fn from(fault: IllegalTransition) -> Self {
+        Self::Parked(fault.to_string())
+    }
+}
+
+/// Follows a run to its end, through reloads.
+pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origin) {
+    let id = lease.run_id;
+    let mut lease = lease;
+    loop {
+        let began = Instant::now();
+        let exit = match load(&context, lease).await {
+            Ok(ledger) => {
+                let mut task = Task::new(&context, ledger, origin);
+                match Box::pin(task.run()).await {
+                    Ok(()) => return,
+                    Err(exit) => exit,
+                }
+            }
+            Err(exit) => exit,
+        };
+        match exit {
+            Exit::Stopped => return,
+            Exit::Fenced => {
+                tracing::info!(run.id = %id, "Run {id} has another owner now");
+                return;
+            }
+            Exit::Parked(reason) => return park(&context, lease, reason).await,
+            Exit::Reload(reason) => {
+                tracing::warn!(run.id = %id, reason, "Loading run {id} again");
+                metrics::counter!("macp_run_reloads_total").increment(1);
+            }
+        }
+        // One failure in a row waits long enough for a database to come back, not for people.
+        let wait = if began.elapsed() < Duration::from_secs(1) { 500 } else { 0 };
+        if pause(&context, Duration::from_millis(wait)).await.is_err() {
+            return;
+        }
+        lease = match renew(&context, lease).await {
+            Some(lease) => lease,
+            None => return,
+        };
+    }
+}
+
+async fn load(context: &Context, lease: Lease) -> Result<Ledger, Exit> {
+    Ledger::load(&context.store, lease).await.map_err(|fault| match fault {
+        Error::NotFound { .. } => Exit::Fenced,
+        fault if fault.is_transient() => Exit::Reload(fault.to_string()),
+        fault => Exit::Parked(fault.to_string()),
+    })
+}
+
+async fn park(context: &Context, lease: Lease, reason: String) {
+    tracing::error!(run.id = %lease.run_id, reason, "Run {} is parked", lease.run_id);
+    metrics::counter!("macp_parked_runs_total").increment(1);
+    loop {
+        match context.store.run_park(lease, reason.clone()).await {
+            Err(fault) if fault.is_transient() => {
+                if pause(context, Duration::from_secs(1)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// A lease under which nothing of ours is under way any more; `None` when the run is not ours.
+async fn renew(context: &Context, lease: Lease) -> Option<Lease> {
+    loop {
+        match context.store.run_retake(lease).await {
+            Ok(lease) => return lease,
+            Err(fault) if fault.is_transient() => {
+                pause(context, Duration::from_millis(500)).await.ok()?;
+            }
+            Err(fault) => {
+                tracing::error!(run.id = %lease.run_id, error = %fault, "Could not renew a lease");
+                return None;
+            }
+        }
+    }
+}
+
+async fn pause(context: &Context, wait: Duration) -> Result<(), Exit> {
+    tokio::select! {
+        () = tokio::time::sleep(wait) => Ok(()),
+        () = context.stop.cancelled() => Err(Exit::Stopped),
+    }
+}
+
+/// A run under way.
+struct Task<'a> {
+    context: &'a Context,
+    ledger: Ledger,
+    origin: Origin,
+    listener: Listener,
+    /// Whether the log says already that the stream is down.
+    outage: bool,
+    /// Failures to attach in a row.
+    failures: u32,
+}
+
+impl<'a> Task<'a> {
+    fn new(context: &'a Context, ledger: Ledger, origin: Origin) -> Self {
+        let listener = context.listen(&ledger.session.session_id, ledger.run.id);
+        Self { context, ledger, origin, listener, outage: false, failures: 0 }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.clock.now()
+    }
+
+    async fn run(&mut self) -> Result<(), Exit> {
+        self.take_inbox().await?;
+        if self.ledger.run.state.is_terminal() {
+            return self.commit().await;
+        }
+        if self.ledger.run.state == RunState::Queued {
+            let now = self.now();
+            self.ledger.advance(RunState::Starting, now)?;
+            self.commit().await?;
+        }
+        self.attach().await?;
+        // What came in while the run ended.
+        self.take_inbox().await?;
+        self.commit().await
+    }
+
+    /// Writes what waits, and waits for it.
+    async fn commit(&mut self) -> Result<(), Exit> {
+        if !self.ledger.is_dirty() {
+            return Ok(());
+        }
+        let batch = self.ledger.take_batch();
+        settled(self.context.committer.commit(batch).await.ok())
+    }
+
+    /// Waits after a fault of the runtime, as long as the back-off says. The log says so once.
+    async fn wait_for_runtime(&mut self, began: Instant, fault: &str) -> Result<(), Exit> {
+        self.failures += 1;
+        if self.ledger.session.cursor > 0 || self.ledger.run.state == RunState::Running {
+            self.note_outage(fault);
+            self.commit().await?;
+        }
+        let wait = self.context.backoff.failed(began, Instant::now());
+        tracing::debug!(run.id = %self.ledger.run.id, fault, wait_ms = wait.as_millis(), "Waiting for the runtime");
+        pause(self.context, wait).await
+    }
+
+    fn note_outage(&mut self, detail: &str) {
+        if self.outage {
+            return;
+        }
+        self.outage = true;
+        metrics::counter!("macp_stream_reconnects_total").increment(1);
+        let now = self.now();
+        let session = &self.ledger.session;
+        let draft = control_plane_domain::control::stream_opened(
+            &session.session_id,
+            control_plane_domain::control::StreamStatus::Reconnecting,
+            session.cursor,
+            Some(detail),
+            now,
+        );
+        self.ledger.session.disconnected_at = Some(now);
+        self.ledger.event(draft, now);
+    }
+}
+
+/// What a commit's outcome means for the task.
+fn settled(outcome: Option<Appended>) -> Result<(), Exit> {
+    match outcome {
+        Some(Appended::Committed) => Ok(()),
+        Some(Appended::Fenced) => Err(Exit::Fenced),
+        Some(Appended::Refused(reason)) => Err(Exit::Parked(reason)),
+        Some(Appended::Unknown(reason)) => Err(Exit::Reload(reason)),
+        None => Err(Exit::Reload("the writer went away".to_owned())),
+    }
+}
+
+/// A runtime error as a detail for people: the runtime's own sentence.
+fn detail(fault: &RuntimeError) -> String {
+    fault.message.clone()
+}

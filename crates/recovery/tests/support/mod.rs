@@ -1,0 +1,172 @@
+//! An engine on a real database, and what must hold of every run it followed.
+
+#![expect(dead_code, reason = "each test binary uses its own part")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control_plane_domain::event::ChainHash;
+use control_plane_domain::runtime::Runtime;
+use control_plane_domain::{
+    CanonicalEvent, RunDescriptor, RunId, RunState, SessionId, SystemClock,
+};
+use control_plane_projection::{Projection, state};
+use control_plane_recovery::{Config, Engine};
+use control_plane_storage::{DatabaseUrl, Store};
+use control_plane_testkit::database::{Kind, TestDb};
+use control_plane_testkit::{DEADLINE, wait_for};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// An engine, its database, and the means to stop it.
+pub struct Rig {
+    pub database: TestDb,
+    pub store: Store,
+    pub engine: Engine,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    config: Config,
+    runtime: Arc<dyn Runtime>,
+}
+
+/// Waits that a test can afford.
+pub fn config() -> Config {
+    Config {
+        session_wait: Duration::from_secs(30),
+        settle_quiet: Duration::from_millis(300),
+        settle_patience: Duration::from_secs(2),
+        claim: Duration::from_millis(200),
+        backoff_base: Duration::from_millis(50),
+        backoff_max: Duration::from_secs(1),
+        ..Config::default()
+    }
+}
+
+impl Rig {
+    pub fn start(kind: Kind, runtime: impl Runtime) -> Self {
+        Self::with_config(kind, runtime, config())
+    }
+
+    pub fn with_config(kind: Kind, runtime: impl Runtime, config: Config) -> Self {
+        Self::on(TestDb::new(kind), Arc::new(runtime), config)
+    }
+
+    fn on(database: TestDb, runtime: Arc<dyn Runtime>, config: Config) -> Self {
+        let url = DatabaseUrl::parse(&database.url()).unwrap();
+        let store = Store::connect(&control_plane_storage::Config::new(url)).unwrap();
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let engine = Engine::start(
+            store.clone(),
+            Arc::clone(&runtime),
+            Arc::new(SystemClock),
+            config.clone(),
+            stop.clone(),
+            tasks.clone(),
+        );
+        Self { database, store, engine, stop, tasks, config, runtime }
+    }
+
+    /// Starts another engine on the database of one that was stopped.
+    pub fn resume(database: TestDb, runtime: Arc<dyn Runtime>, config: Config) -> Self {
+        Self::on(database, runtime, config)
+    }
+
+    pub async fn stop(self) -> (TestDb, Arc<dyn Runtime>, Config) {
+        let Self { database, store, engine, stop, tasks, config, runtime } = self;
+        stop.cancel();
+        tasks.close();
+        drop((engine, store));
+        tokio::time::timeout(DEADLINE, tasks.wait()).await.expect("the engine stops");
+        (database, runtime, config)
+    }
+
+    /// Posts a run for a session.
+    pub async fn post(&self, session: &SessionId, mode: &str) -> RunId {
+        let launched = self.engine.launch(descriptor(session, mode)).await.unwrap();
+        assert_eq!(&launched.session_id, session);
+        launched.run_id
+    }
+
+    /// Waits until the run is in this state.
+    pub async fn reaches(&self, run: RunId, state: RunState) {
+        let ask = async || self.store.run_get(run).await.map(|run| (run.state, run.error_message));
+        wait_for(DEADLINE, ask, |now| now.as_ref().is_ok_and(|(now, _)| *now == state))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until this many envelopes are recorded.
+    pub async fn has_recorded(&self, run: RunId, envelopes: usize) {
+        let ask = async || self.store.list_raw_by_run(run, 0, 100_000).await.unwrap().len();
+        wait_for(DEADLINE, ask, |count| *count >= envelopes).await;
+    }
+
+    /// Waits until an event with `"type": name` and this status or reason is in the log.
+    pub async fn has_event(&self, run: RunId, name: &str) -> CanonicalEvent {
+        let ask = async || {
+            self.events(run).await.into_iter().find(|event| event.event_type.as_str() == name)
+        };
+        wait_for(DEADLINE, ask, Option::is_some).await.unwrap()
+    }
+
+    pub async fn events(&self, run: RunId) -> Vec<CanonicalEvent> {
+        let entries = self.store.events(run, 0, 1_000_000).await.unwrap();
+        entries.iter().map(|entry| serde_json::from_slice(&entry.body).unwrap()).collect()
+    }
+
+    /// The types of the events, in order, without the messages'.
+    pub async fn story(&self, run: RunId) -> Vec<String> {
+        let events = self.events(run).await;
+        let told = events.iter().map(|event| event.event_type.as_str());
+        told.filter(|name| *name != "message.received").map(str::to_owned).collect()
+    }
+
+    /// What must hold of every run: the recorded ids are exactly those accepted, once each and in
+    /// order; the log is contiguous and its chain unbroken; the state is a cold fold of it.
+    pub async fn is_whole(&self, run: RunId, accepted: &[String]) {
+        let raw = self.store.list_raw_by_run(run, 0, 1_000_000).await.unwrap();
+        let ordinals: Vec<i64> = raw.iter().filter_map(|raw| raw.ordinal).collect();
+        let wanted: Vec<i64> = (1..=i64::try_from(accepted.len()).unwrap()).collect();
+        assert_eq!(ordinals, wanted);
+        let ids: Vec<&str> = raw.iter().map(|raw| raw.envelope.message_id.as_str()).collect();
+        assert_eq!(ids, accepted);
+        self.log_is_sound(run).await;
+    }
+
+    /// The part of [`Rig::is_whole`] that holds even when envelopes are missing.
+    pub async fn log_is_sound(&self, run: RunId) {
+        let entries = self.store.events(run, 0, 1_000_000).await.unwrap();
+        let mut chain = ChainHash::EMPTY;
+        let mut cold = Projection::empty(run);
+        for (entry, seq) in entries.iter().zip(1..) {
+            assert_eq!(entry.seq, seq);
+            let text = std::str::from_utf8(&entry.body).unwrap();
+            chain = chain.then(text);
+            assert_eq!(entry.hash, chain);
+            cold.apply(&serde_json::from_str(text).unwrap());
+        }
+        let head = self.store.run_head(run).await.unwrap();
+        assert_eq!((head.last_seq, head.hash), (i64::try_from(entries.len()).unwrap(), chain));
+        let warm = state::load(&self.store, run).await.unwrap();
+        assert_eq!(serde_json::to_value(&warm).unwrap(), serde_json::to_value(&cold).unwrap());
+    }
+}
+
+/// What a caller posts for a session.
+pub fn descriptor(session: &SessionId, mode: &str) -> RunDescriptor {
+    RunDescriptor::parse(&json!({
+        "mode": "live",
+        "runtime": { "kind": "rust" },
+        "session": {
+            "sessionId": session.as_str(),
+            "modeName": mode,
+            "modeVersion": "1.0.0",
+            "configurationVersion": "config.default",
+            "ttlMs": 600_000,
+            "participants": [{ "id": "alice" }, { "id": "bob" }, { "id": "carol" }],
+        },
+    }))
+    .unwrap()
+}
