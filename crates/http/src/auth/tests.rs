@@ -1,0 +1,70 @@
+//! Keys, roles and the sentences that clients know (spec 2.4).
+
+use super::*;
+
+fn keys(text: &str) -> ApiKeys {
+    ApiKeys::parse(text).unwrap_or_else(|faults| panic!("{faults:?}"))
+}
+
+fn refusal(keys: &ApiKeys, header: Option<&str>) -> String {
+    keys.identify(header).unwrap_err().to_string()
+}
+
+#[test]
+fn a_key_is_taken_with_and_without_bearer() {
+    let keys = keys("alpha, ops:operate:beta");
+    for header in ["Bearer alpha", "bearer alpha", "alpha"] {
+        let caller = keys.identify(Some(header)).unwrap();
+        assert_eq!(caller, Caller { name: "key-1".into(), role: Role::Admin }, "{header}");
+    }
+    assert_eq!(
+        keys.identify(Some("Bearer beta")).unwrap(),
+        Caller { name: "ops".into(), role: Role::Operate }
+    );
+}
+
+#[test]
+fn each_refusal_has_its_sentence() {
+    let keys = keys("alpha");
+    assert_eq!(refusal(&keys, None), "Missing Authorization header");
+    assert_eq!(refusal(&keys, Some("Bearer")), "Empty authorization token");
+    assert_eq!(refusal(&keys, Some("Bearer ")), "Empty authorization token");
+    assert_eq!(refusal(&keys, Some("Bearer alph")), "Invalid authorization token");
+    assert_eq!(refusal(&keys, Some("Bearer alpha ")), "Invalid authorization token");
+    assert_eq!(refusal(&keys, Some("Béarer alpha")), "Invalid authorization token");
+}
+
+#[test]
+fn without_keys_nobody_needs_one() {
+    let caller = ApiKeys::default().identify(None).unwrap();
+    assert_eq!(caller.role, Role::Admin);
+}
+
+#[test]
+fn a_key_may_hold_colons_after_its_name_and_role() {
+    assert!(keys("ui:read:a:b").identify(Some("a:b")).is_ok());
+}
+
+#[test]
+fn a_bad_list_is_refused_without_quoting_it() {
+    for text in [
+        "name:boss:hunter2",
+        "name:hunter2",
+        ":read:hunter2",
+        "name:read:",
+        "x,x",
+        "a:read:x,a:read:y",
+    ] {
+        let faults = ApiKeys::parse(text).err().unwrap_or_else(|| panic!("{text} was taken"));
+        assert!(!faults.join(" ").contains("hunter2"), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_reader_may_only_read() {
+    let reader = Caller { name: "ui".into(), role: Role::Read };
+    assert!(allow(&reader, &Method::GET).is_ok());
+    assert!(matches!(allow(&reader, &Method::POST), Err(ApiError::ReadOnlyKey)));
+    let operator = Caller { name: "ops".into(), role: Role::Operate };
+    assert!(allow(&operator, &Method::POST).is_ok());
+}

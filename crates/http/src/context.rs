@@ -1,0 +1,92 @@
+//! What every handler may use.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use control_plane_domain::Clock;
+use control_plane_recovery::Engine;
+use control_plane_storage::Store;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::ApiKeys;
+use crate::health::RuntimeProbe;
+use crate::stream::Snapshots;
+
+/// What the server hands to its handlers; shared by all workers.
+pub struct ApiContext {
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) keys: ApiKeys,
+    pub(crate) settings: Settings,
+    /// Cancelled when the server is to stop: streams end, readiness turns red.
+    pub(crate) stop: CancellationToken,
+    /// Names the log; changes when a database is restored or rebuilt.
+    pub(crate) log_id: String,
+    pub(crate) metrics: Option<PrometheusHandle>,
+    /// Where work goes that must outlive its request: a worker's own runtime ends with the HTTP
+    /// side, before runs are drained.
+    pub(crate) executor: Handle,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) runtime_probe: RuntimeProbe,
+}
+
+/// What the configuration says about the HTTP side.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The registered provider, as `runtime.kind` names it.
+    pub runtime_kind: String,
+    /// The origins that browsers may call from.
+    pub cors_origins: Vec<String>,
+    /// How often an event stream says that it is alive.
+    pub heartbeat: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            runtime_kind: "rust".to_owned(),
+            cors_origins: vec!["http://localhost:3000".to_owned()],
+            heartbeat: Duration::from_secs(15),
+        }
+    }
+}
+
+/// The parts that an [`ApiContext`] is made of.
+pub struct Parts {
+    pub store: Store,
+    pub engine: Engine,
+    pub clock: Arc<dyn Clock>,
+    pub keys: ApiKeys,
+    pub settings: Settings,
+    pub stop: CancellationToken,
+    pub log_id: String,
+    /// Renders `GET /metrics`; without it that answers with nothing.
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl ApiContext {
+    /// Puts the parts together. Work that outlives a request runs on the runtime that this is
+    /// called on.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, engine, clock, keys, settings, stop, log_id, metrics } = parts;
+        let snapshots = Snapshots::new(store.clone());
+        let runtime_probe = RuntimeProbe::default();
+        let executor = Handle::current();
+        Self {
+            store,
+            engine,
+            clock,
+            keys,
+            settings,
+            stop,
+            log_id,
+            metrics,
+            executor,
+            snapshots,
+            runtime_probe,
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The HTTP API: routes, views, API keys, event streams and the OpenAPI document.
+//!
+//! **Invariant:** it asks [`control_plane_storage::Store`] and the engine, and decides nothing that
+//! changes a run by itself. It names no database and no gRPC.
+
+pub mod auth;
+
+mod body;
+mod context;
+mod edge;
+mod error;
+mod events;
+mod health;
+mod launch;
+mod openapi;
+mod process;
+mod query;
+mod removed;
+mod routes;
+mod runs;
+mod runtime;
+mod server;
+mod stream;
+mod views;
+
+pub use context::{ApiContext, Parts, Settings};
+pub use routes::configure;
+pub use server::server;

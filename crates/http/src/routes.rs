@@ -1,0 +1,109 @@
+//! Every route, in one table.
+//!
+//! **Invariant:** the application is built from this table and the OpenAPI document is held against
+//! it, so neither can have a route that the other lacks.
+
+use std::collections::BTreeSet;
+
+use actix_web::http::Method;
+use actix_web::middleware::from_fn;
+use actix_web::{HttpRequest, Resource, Route, web};
+
+use crate::error::ApiError;
+use crate::{auth, body, events, health, launch, removed, runs, runtime, stream};
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody: probes, scrapers and the document.
+    Public,
+    /// Whoever has an API key.
+    Key,
+}
+
+/// A route: where it is, and what makes its handler.
+pub(crate) struct Entry {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    route: fn() -> Route,
+}
+
+const fn get(path: &'static str, access: Access, route: fn() -> Route) -> Entry {
+    Entry { method: Method::GET, path, access, route }
+}
+
+const fn post(path: &'static str, route: fn() -> Route) -> Entry {
+    Entry { method: Method::POST, path, access: Access::Key, route }
+}
+
+/// The table. A fixed path stands before a pattern that would take it too.
+pub(crate) const ROUTES: &[Entry] = &[
+    get("/healthz", Access::Public, || web::get().to(health::healthz)),
+    get("/readyz", Access::Public, || web::get().to(health::readyz)),
+    get("/metrics", Access::Public, || web::get().to(health::metrics)),
+    get("/openapi.json", Access::Public, || web::get().to(health::openapi)),
+    get("/runs", Access::Key, || web::get().to(runs::list)),
+    post("/runs", || web::post().to(launch::launch)),
+    post("/runs/validate", || web::post().to(launch::validate)),
+    get("/runs/{id}", Access::Key, || web::get().to(runs::show)),
+    get("/runs/{id}/state", Access::Key, || web::get().to(runs::state)),
+    get("/runs/{id}/events", Access::Key, || web::get().to(events::of_run)),
+    get("/runs/{id}/stream", Access::Key, || web::get().to(stream::stream)),
+    get("/runs/{id}/metrics", Access::Key, || web::get().to(runs::metrics)),
+    get("/runs/{id}/artifacts", Access::Key, || web::get().to(runs::artifacts)),
+    post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),
+    post("/runs/{id}/messages", || web::post().to(removed::messages)),
+    post("/runs/{id}/signal", || web::post().to(removed::signal)),
+    post("/runs/{id}/context", || web::post().to(removed::context)),
+    get("/events", Access::Key, || web::get().to(events::feed)),
+    get("/runtime/manifest", Access::Key, || web::get().to(runtime::manifest)),
+    get("/runtime/modes", Access::Key, || web::get().to(runtime::modes)),
+    get("/runtime/roots", Access::Key, || web::get().to(runtime::roots)),
+    get("/runtime/health", Access::Key, || web::get().to(runtime::health)),
+];
+
+/// Puts the table into an application.
+pub fn configure(config: &mut web::ServiceConfig) {
+    let mut done = BTreeSet::new();
+    for entry in ROUTES {
+        if done.insert(entry.path) {
+            register(config, entry.path, entry.access);
+        }
+    }
+    config.app_data(web::PayloadConfig::new(body::MAX_BYTES));
+    config.default_service(web::to(no_such_route));
+}
+
+fn register(config: &mut web::ServiceConfig, path: &'static str, access: Access) {
+    let mut resource: Resource = web::resource(path);
+    for entry in ROUTES.iter().filter(|entry| entry.path == path) {
+        resource = resource.route((entry.route)());
+    }
+    let resource = resource.default_service(web::to(wrong_method));
+    match access {
+        Access::Public => config.service(resource),
+        Access::Key => config.service(resource.wrap(from_fn(auth::require))),
+    };
+}
+
+async fn no_such_route(request: HttpRequest) -> Result<String, ApiError> {
+    Err(ApiError::NoSuchRoute {
+        method: request.method().to_string(),
+        path: request.path().to_owned(),
+    })
+}
+
+async fn wrong_method(request: HttpRequest) -> Result<String, ApiError> {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let allowed: Vec<&str> = ROUTES
+        .iter()
+        .filter(|entry| entry.path == pattern)
+        .map(|entry| entry.method.as_str())
+        .collect();
+    Err(ApiError::MethodNotAllowed {
+        method: request.method().to_string(),
+        path: request.path().to_owned(),
+        allowed: allowed.join(", "),
+    })
+}

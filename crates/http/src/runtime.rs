@@ -1,0 +1,62 @@
+//! What the runtime says of itself (spec 1.3.28).
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use control_plane_domain::runtime::Modes;
+
+use crate::context::ApiContext;
+use crate::error::{ApiError, ErrorBody};
+use crate::query::Query;
+
+type Context = web::Data<ApiContext>;
+
+/// `GET /runtime/manifest`
+#[utoipa::path(
+    get, path = "/runtime/manifest", tag = "runtime",
+    responses((status = 200, body = Object), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn manifest(context: Context) -> Result<HttpResponse, ApiError> {
+    let mut manifest = context.engine.runtime().manifest().await?;
+    if manifest.agent_id.is_empty() {
+        "macp-runtime".clone_into(&mut manifest.agent_id);
+    }
+    Ok(HttpResponse::Ok().json(manifest))
+}
+
+/// `GET /runtime/modes`
+#[utoipa::path(
+    get, path = "/runtime/modes", tag = "runtime",
+    params(("include" = Option<String>, Query, description = "`ext` adds the extension modes")),
+    responses((status = 200, body = Vec<Object>), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn modes(
+    context: Context,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let mut query = Query::new(request.query_string());
+    let extensions = query.choice("include", &[("ext", true)]).unwrap_or(false);
+    query.finish()?;
+    let runtime = context.engine.runtime();
+    let mut modes = runtime.modes(Modes::Standard).await?;
+    if extensions {
+        modes.extend(runtime.modes(Modes::Extension).await?);
+    }
+    Ok(HttpResponse::Ok().json(modes))
+}
+
+/// `GET /runtime/roots`
+#[utoipa::path(
+    get, path = "/runtime/roots", tag = "runtime",
+    responses((status = 200, body = Vec<Object>), (status = 503, body = ErrorBody))
+)]
+pub(crate) async fn roots(context: Context) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(context.engine.runtime().roots().await?))
+}
+
+/// `GET /runtime/health`: always 200, the body says how it is.
+#[utoipa::path(
+    get, path = "/runtime/health", tag = "runtime",
+    responses((status = 200, body = crate::health::RuntimeHealth))
+)]
+pub(crate) async fn health(context: Context) -> HttpResponse {
+    HttpResponse::Ok().json(context.runtime_probe.ask(&context).await)
+}

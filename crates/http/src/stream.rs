@@ -1,0 +1,89 @@
+//! `GET /runs/{id}/stream`: a run's events as they happen, after all that happened before.
+//!
+//! **Invariant:** a client that sends back the last id it saw gets every later event once, in
+//! order. A connection is a cursor with one chunk in flight: it reads what it needs next from the
+//! shared log and holds no queue of its own.
+
+mod frame;
+mod machine;
+mod pump;
+mod request;
+mod snapshots;
+
+use std::convert::Infallible;
+
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::stream;
+
+use crate::context::ApiContext;
+use crate::error::{ApiError, ErrorBody};
+use crate::runs::find;
+use pump::Pump;
+use request::{Ask, Log, Plan, decide};
+
+pub(crate) use snapshots::Snapshots;
+
+/// `GET /runs/{id}/stream`
+#[utoipa::path(
+    get, path = "/runs/{id}/stream", tag = "events",
+    params(
+        ("id" = String, Path, description = "A run's id, or its session's"),
+        ("Last-Event-ID" = Option<i64>, Header, description = "The last id seen; wins over the query"),
+        ("lastEventId" = Option<i64>, Query, description = "The same, for clients that cannot send headers"),
+        ("afterSeq" = Option<i64>, Query, description = "0 is everything; without any cursor only what comes"),
+        ("logId" = Option<String>, Query, description = "`X-MACP-Log-Id` of an earlier answer"),
+        ("includeSnapshot" = Option<bool>, Query, description = "Default true"),
+        ("heartbeatMs" = Option<i64>, Query, description = "1000 to 45000"),
+        ("types" = Option<String>, Query, description = "Comma-separated event types"),
+        ("closeOnEnd" = Option<bool>, Query, description = "Default: whether Last-Event-ID was sent"),
+    ),
+    responses(
+        (status = 200, body = String, content_type = "text/event-stream"),
+        (status = 204, description = "The run is over and the cursor is its end"),
+        (status = 400, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+    )
+)]
+pub(crate) async fn stream(
+    context: web::Data<ApiContext>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
+    let ask = Ask::parse(
+        request.query_string(),
+        last_event_id(request.headers())?,
+        context.settings.heartbeat,
+    )?;
+    if context.stop.is_cancelled() {
+        return Err(ApiError::Draining);
+    }
+    let run = find(&context.store, &id).await?;
+    let log = Log { id: &context.log_id, last_seq: run.last_seq, over: run.state.is_terminal() };
+    let opening = match decide(&ask, &log) {
+        Plan::NoContent => return Ok(HttpResponse::NoContent().finish()),
+        Plan::Open(opening) => opening,
+    };
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-cache, no-store, no-transform"))
+        .insert_header(("X-Accel-Buffering", "no"))
+        .insert_header(("X-MACP-Replay-From", opening.after.to_string()))
+        .insert_header(("X-MACP-Latest-Seq", log.last_seq.to_string()))
+        .insert_header(("X-MACP-Log-Id", context.log_id.as_str()));
+    let pump = Box::new(Pump::new(context.clone(), run.id, ask, opening));
+    let body = stream::unfold(pump, |mut pump| async move {
+        let chunk = pump.chunk().await?;
+        Some((Ok::<_, Infallible>(chunk), pump))
+    });
+    Ok(response.streaming(body))
+}
+
+fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
+    let text = value.to_str().map_err(|_not_text| {
+        ApiError::Validation(vec!["Last-Event-ID must be a non-negative integer".to_owned()])
+    })?;
+    Ok(Some(text.trim()).filter(|text| !text.is_empty()))
+}

@@ -1,0 +1,200 @@
+//! The frames of a stream and their bytes (WHATWG HTML 9.2).
+//!
+//! **Invariant:** a frame without a cursor writes no `id:` line, since that would corrupt the
+//! client's. An event's text is copied as it is stored.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use control_plane_domain::event::ChainHash;
+use control_plane_domain::{Clock, RunState, Seq, time};
+use control_plane_storage::model::LogEntry;
+use serde_json::{Value, json};
+
+use super::request::Reset;
+
+/// A frame that is to be sent.
+#[derive(Debug, Clone)]
+pub(super) enum Frame {
+    /// The first bytes: how long to wait before reconnecting.
+    Opening {
+        retry_ms: u64,
+    },
+    Event(Arc<LogEntry>),
+    /// A frame that [`snapshot`] made, shared by everybody who is at the same place.
+    Snapshot(Bytes),
+    Heartbeat {
+        id: Option<Seq>,
+        latest: Seq,
+    },
+    CaughtUp(Seq),
+    Reset(Reset),
+    Gap {
+        from: i64,
+        to: i64,
+    },
+    End {
+        state: RunState,
+        seq: Seq,
+        hash: ChainHash,
+    },
+    Error {
+        code: &'static str,
+        message: &'static str,
+        retryable: bool,
+    },
+}
+
+impl Frame {
+    /// Appends the frame's bytes.
+    pub(super) fn write(&self, out: &mut BytesMut, clock: &dyn Clock) {
+        match self {
+            Self::Opening { retry_ms } => put(out, format_args!("retry: {retry_ms}\n: macp\n\n")),
+            Self::Event(entry) => {
+                out.reserve(entry.body.len() + 64);
+                put(out, format_args!("event: canonical_event\nid: {}\ndata: ", entry.seq));
+                out.put_slice(&entry.body);
+                out.put_slice(b"\n\n");
+            }
+            Self::Snapshot(frame) => out.put_slice(frame),
+            Self::Heartbeat { id, latest } => {
+                let ts = time::format(clock.now());
+                put_frame(out, "heartbeat", *id, &json!({ "ts": ts, "latestSeq": latest }));
+            }
+            Self::CaughtUp(seq) => {
+                put_frame(out, "caught_up", Some(*seq), &json!({ "seq": seq }));
+            }
+            Self::Reset(Reset { reason, requested }) => {
+                let data = json!({ "reason": reason, "requested": requested, "from": 0 });
+                put_frame(out, "reset", None, &data);
+            }
+            Self::Gap { from, to } => {
+                put_frame(out, "gap", None, &json!({ "fromOrdinal": from, "toOrdinal": to }));
+            }
+            Self::End { state, seq, hash } => {
+                let data = json!({
+                    "status": state.as_str(),
+                    "latestSeq": seq,
+                    "totalEvents": seq,
+                    "hash": hash.to_string(),
+                });
+                put_frame(out, "end", Some(*seq), &data);
+            }
+            Self::Error { code, message, retryable } => {
+                let data = json!({ "errorCode": code, "message": message, "retryable": retryable });
+                put_frame(out, "stream_error", None, &data);
+            }
+        }
+    }
+}
+
+/// The frame of a run's state, from the state's JSON.
+pub(super) fn snapshot(state: &str) -> Bytes {
+    let mut out = BytesMut::with_capacity(state.len() + 32);
+    out.put_slice(b"event: snapshot\ndata: ");
+    out.put_slice(state.as_bytes());
+    out.put_slice(b"\n\n");
+    out.freeze()
+}
+
+/// The missing ordinals that a `session.stream.gap` event tells of.
+pub(super) fn gap_of(entry: &LogEntry) -> Option<Frame> {
+    let event: Value = serde_json::from_slice(&entry.body).ok()?;
+    let from = event.pointer("/data/fromOrdinal")?.as_i64()?;
+    let to = event.pointer("/data/toOrdinal")?.as_i64()?;
+    Some(Frame::Gap { from, to })
+}
+
+fn put_frame(out: &mut BytesMut, name: &str, id: Option<Seq>, data: &Value) {
+    put(out, format_args!("event: {name}\n"));
+    if let Some(id) = id {
+        put(out, format_args!("id: {id}\n"));
+    }
+    put(out, format_args!("data: {data}\n\n"));
+}
+
+fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {
+    // Writing to memory does not fail.
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_plane_domain::clock::ManualClock;
+    use control_plane_domain::{EventType, RunId};
+
+    fn text(frame: &Frame) -> String {
+        let mut out = BytesMut::new();
+        frame.write(&mut out, &ManualClock::at_unix_ms(0));
+        String::from_utf8(out.to_vec()).unwrap()
+    }
+
+    fn event(body: &'static str) -> LogEntry {
+        let at = time::from_unix_ms(0).unwrap();
+        LogEntry {
+            run_id: RunId(uuid::Uuid::nil()),
+            seq: 7,
+            position: 1,
+            ts: at,
+            received_at: at,
+            event_type: EventType::SessionStreamGap,
+            subject: None,
+            hash: ChainHash::EMPTY,
+            body: Bytes::from_static(body.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn frames_read_as_the_contract_says() {
+        let table = [
+            (Frame::Opening { retry_ms: 1500 }, "retry: 1500\n: macp\n\n"),
+            (
+                Frame::Event(Arc::new(event(r#"{"seq":7}"#))),
+                "event: canonical_event\nid: 7\ndata: {\"seq\":7}\n\n",
+            ),
+            (Frame::Snapshot(snapshot("{}")), "event: snapshot\ndata: {}\n\n"),
+            (
+                Frame::Heartbeat { id: Some(4), latest: 4 },
+                "event: heartbeat\nid: 4\ndata: {\"latestSeq\":4,\"ts\":\"1970-01-01T00:00:00.000Z\"}\n\n",
+            ),
+            (
+                Frame::Heartbeat { id: None, latest: 9 },
+                "event: heartbeat\ndata: {\"latestSeq\":9,\"ts\":\"1970-01-01T00:00:00.000Z\"}\n\n",
+            ),
+            (Frame::CaughtUp(0), "event: caught_up\nid: 0\ndata: {\"seq\":0}\n\n"),
+            (
+                Frame::Reset(Reset { reason: "beyond_end", requested: Some(9) }),
+                "event: reset\ndata: {\"from\":0,\"reason\":\"beyond_end\",\"requested\":9}\n\n",
+            ),
+            (
+                Frame::Gap { from: 3, to: 5 },
+                "event: gap\ndata: {\"fromOrdinal\":3,\"toOrdinal\":5}\n\n",
+            ),
+            (
+                Frame::Error { code: "RUN_DELETED", message: "gone", retryable: false },
+                "event: stream_error\ndata: {\"errorCode\":\"RUN_DELETED\",\"message\":\"gone\",\"retryable\":false}\n\n",
+            ),
+        ];
+        for (frame, expected) in table {
+            assert_eq!(text(&frame), expected);
+        }
+    }
+
+    #[test]
+    fn the_end_says_how_the_log_ends() {
+        let frame = Frame::End { state: RunState::Completed, seq: 12, hash: ChainHash::EMPTY };
+        let text = text(&frame);
+        assert!(text.starts_with("event: end\nid: 12\ndata: {"), "{text}");
+        assert!(text.contains(&format!("\"hash\":\"sha256:{}\"", "0".repeat(64))), "{text}");
+        assert!(text.contains("\"status\":\"completed\"") && text.contains("\"totalEvents\":12"));
+    }
+
+    #[test]
+    fn a_gap_event_tells_its_ordinals() {
+        let entry = event(r#"{"data":{"fromOrdinal":3,"toOrdinal":5}}"#);
+        assert!(matches!(gap_of(&entry), Some(Frame::Gap { from: 3, to: 5 })));
+        assert!(gap_of(&event(r#"{"data":{}}"#)).is_none());
+    }
+}

@@ -1,0 +1,8 @@
+//! The API through a real server on a real SQLite database; only the runtime is a stand-in.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+mod requests;
+mod runs;
+mod stream;
+mod support;

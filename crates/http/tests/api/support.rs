@@ -1,0 +1,391 @@
+//! A server on a port of its own, and a log to serve.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::web;
+use async_trait::async_trait;
+use bytes::Bytes;
+use control_plane_domain::descriptor::RunDescriptor;
+use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, SubjectKind};
+use control_plane_domain::metrics::RunMetrics;
+use control_plane_domain::runtime::{
+    Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
+    SessionPage,
+};
+use control_plane_domain::session::SessionInfo;
+use control_plane_domain::{
+    Clock, Envelope, EventType, Ordinal, Run, RunId, RunState, Session, SessionId, SessionState,
+    SystemClock,
+};
+use control_plane_http::auth::ApiKeys;
+use control_plane_http::{ApiContext, Parts, Settings};
+use control_plane_recovery::Engine;
+use control_plane_storage::Store;
+use control_plane_storage::model::{Append, Appended, Created, Lease, LogEntry, NewRun};
+use control_plane_testkit::database::TestDb;
+use futures_util::stream::BoxStream;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running server.
+pub(crate) struct Api {
+    pub(crate) url: String,
+    pub(crate) store: Store,
+    pub(crate) client: reqwest::Client,
+    pub(crate) streams: CancellationToken,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    http: actix_web::dev::ServerHandle,
+    _database: TestDb,
+}
+
+impl Api {
+    /// Without API keys.
+    pub(crate) async fn start() -> Self {
+        Self::with_keys("").await
+    }
+
+    /// With these API keys.
+    pub(crate) async fn with_keys(keys: &str) -> Self {
+        let database = TestDb::sqlite();
+        let store = database.store();
+        let streams = CancellationToken::new();
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let config = control_plane_recovery::Config {
+            recovery_enabled: false,
+            ..control_plane_recovery::Config::default()
+        };
+        let engine = Engine::start(
+            store.clone(),
+            Arc::new(Silent),
+            Arc::clone(&clock),
+            config,
+            stop.clone(),
+            tasks.clone(),
+        );
+        let context = web::Data::new(ApiContext::new(Parts {
+            store: store.clone(),
+            engine,
+            clock,
+            keys: ApiKeys::parse(keys).unwrap_or_else(|faults| panic!("{faults:?}")),
+            settings: Settings::default(),
+            stop: streams.clone(),
+            log_id: store.log_id().await.unwrap(),
+            metrics: None,
+        }));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let server = control_plane_http::server(context, listener, 1).unwrap();
+        let http = server.handle();
+        tokio::spawn(server);
+        let client = reqwest::Client::new();
+        Self { url, store, client, streams, stop, tasks, http, _database: database }
+    }
+
+    /// Stops in the order of the binary.
+    pub(crate) async fn stop(self) {
+        self.streams.cancel();
+        self.http.stop(true).await;
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    pub(crate) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// `GET`: the status and the body, `null` when it is no JSON.
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        read(self.client.get(self.at(path)).send().await.unwrap()).await
+    }
+
+    /// `POST` of a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        read(self.client.post(self.at(path)).json(body).send().await.unwrap()).await
+    }
+}
+
+pub(crate) async fn read(response: reqwest::Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// A descriptor that `POST /runs` takes.
+pub(crate) fn descriptor() -> Value {
+    json!({
+        "mode": "live",
+        "runtime": { "kind": "rust" },
+        "session": {
+            "modeName": "macp.mode.decision.v1",
+            "modeVersion": "1.0.0",
+            "configurationVersion": "1",
+            "ttlMs": 60_000,
+            "participants": [{ "id": "alice" }, { "id": "bob" }],
+        },
+    })
+}
+
+/// The writer of one run's log.
+pub(crate) struct Journal {
+    store: Store,
+    lease: Lease,
+    run: Run,
+    session: Session,
+    chain: ChainHash,
+}
+
+impl Journal {
+    /// Records a running run with an empty log but for `run.created`.
+    pub(crate) async fn create(store: &Store) -> Self {
+        let body = RunDescriptor::parse(&descriptor()).unwrap();
+        let (run, session) = records(&body);
+        let mut journal = Self {
+            store: store.clone(),
+            lease: Lease { run_id: run.id, epoch: 0 },
+            run,
+            session,
+            chain: ChainHash::EMPTY,
+        };
+        let entries = vec![journal.entry(EventType::RunCreated, json!({ "status": "queued" }))];
+        let new = NewRun {
+            run: journal.run.clone(),
+            session: journal.session.clone(),
+            entries,
+            metrics: RunMetrics::empty(journal.run.id),
+        };
+        match store.run_create(new).await.unwrap() {
+            Created::New(lease) => journal.lease = lease,
+            Created::Existing(run) => panic!("{run:?}"),
+        }
+        journal
+    }
+
+    pub(crate) fn id(&self) -> RunId {
+        self.run.id
+    }
+
+    pub(crate) fn session_id(&self) -> String {
+        self.session.session_id.to_string()
+    }
+
+    /// Appends one event per type, in one commit.
+    pub(crate) async fn append(&mut self, types: &[EventType]) {
+        let expected_seq = self.run.last_seq;
+        let entries = types.iter().map(|kind| self.entry(*kind, data_of(*kind))).collect();
+        let batch = Append {
+            lease: self.lease,
+            expected_seq,
+            run: self.run.clone(),
+            chain: self.chain,
+            session: self.session.clone(),
+            raw: vec![],
+            entries,
+            projection: None,
+            metrics: RunMetrics::empty(self.run.id),
+            artifacts: vec![],
+            inbox_used: vec![],
+        };
+        let appended = self.store.append(vec![batch]).await;
+        assert_eq!(appended, [Appended::Committed]);
+    }
+
+    /// Ends the run as completed.
+    pub(crate) async fn complete(&mut self) {
+        self.run.state = RunState::Completed;
+        self.run.ended_at = Some(SystemClock.now());
+        self.append(&[EventType::RunCompleted]).await;
+    }
+
+    fn entry(&mut self, event_type: EventType, data: Value) -> LogEntry {
+        let now = SystemClock.now();
+        self.run.last_seq += 1;
+        let Value::Object(data) = data else { panic!("not an object") };
+        let draft = EventDraft {
+            event_type,
+            ts: now,
+            subject: Some(Subject::new(SubjectKind::Run, self.run.id.to_string())),
+            source: Source::control_plane("run-manager"),
+            trace: None,
+            data,
+        };
+        let event = draft.into_event(self.run.id, self.run.last_seq, now);
+        let body = event.encode();
+        self.chain = self.chain.then(&body);
+        LogEntry {
+            run_id: self.run.id,
+            seq: event.seq,
+            position: 0,
+            ts: event.ts,
+            received_at: event.received_at,
+            event_type,
+            subject: event.subject.map(|it| (it.kind.as_str().to_owned(), it.id)),
+            hash: self.chain,
+            body: Bytes::from(body),
+        }
+    }
+}
+
+fn data_of(event_type: EventType) -> Value {
+    if event_type == EventType::SessionStreamGap {
+        json!({ "fromOrdinal": 2, "toOrdinal": 4 })
+    } else if event_type == EventType::RunCompleted {
+        json!({ "status": "completed" })
+    } else {
+        json!({ "note": "test" })
+    }
+}
+
+fn records(body: &RunDescriptor) -> (Run, Session) {
+    let now = SystemClock.now();
+    let session_id = SessionId::random();
+    let run = Run {
+        id: RunId::random(),
+        state: RunState::Running,
+        mode: body.mode,
+        runtime_kind: "rust".to_owned(),
+        runtime_version: None,
+        session_id: Some(session_id.clone()),
+        trace_id: None,
+        idempotency_key: None,
+        request_hash: None,
+        last_seq: 0,
+        source_kind: None,
+        source_ref: None,
+        tags: vec!["test".to_owned()],
+        metadata: Map::new(),
+        error_code: None,
+        error_message: None,
+        created_at: now,
+        started_at: Some(now),
+        ended_at: None,
+        updated_at: now,
+        archived_at: None,
+    };
+    let session = Session {
+        run_id: run.id,
+        runtime_kind: "rust".to_owned(),
+        session_id,
+        mode_name: body.session.mode_name.clone(),
+        mode_version: body.session.mode_version.clone(),
+        configuration_version: body.session.configuration_version.clone(),
+        policy_version: "policy.default".to_owned(),
+        initiator: None,
+        state: SessionState::Open,
+        participants: body.participants(),
+        context_id: None,
+        extension_keys: vec![],
+        started_at_unix_ms: None,
+        expires_at: None,
+        last_seen_at: None,
+        cursor: 0,
+        last_message_id: None,
+        last_event_ts: None,
+        connected_at: None,
+        disconnected_at: None,
+        created_at: now,
+        updated_at: now,
+    };
+    (run, session)
+}
+
+/// A runtime that knows its modes and no session.
+struct Silent;
+
+fn refuse<T>(kind: RuntimeErrorKind, grpc_code: i32) -> Result<T, RuntimeError> {
+    Err(RuntimeError { kind, grpc_code, message: "not here".to_owned() })
+}
+
+#[async_trait]
+impl Runtime for Silent {
+    fn address(&self) -> String {
+        "nowhere:1".to_owned()
+    }
+
+    async fn initialize(&self) -> Result<RuntimeInfo, RuntimeError> {
+        Ok(RuntimeInfo {
+            name: "silent".to_owned(),
+            version: "0".to_owned(),
+            supported_modes: vec!["macp.mode.decision.v1".to_owned()],
+            capabilities: Map::new(),
+        })
+    }
+
+    async fn get_session(&self, _id: &SessionId) -> Result<SessionInfo, RuntimeError> {
+        refuse(RuntimeErrorKind::NotFound, 5)
+    }
+
+    async fn list_sessions(&self, _page: Option<&str>) -> Result<SessionPage, RuntimeError> {
+        Ok(SessionPage { sessions: vec![], next_page_token: None })
+    }
+
+    async fn watch_sessions(
+        &self,
+    ) -> Result<
+        BoxStream<'static, Result<control_plane_domain::envelope::SessionChange, RuntimeError>>,
+        RuntimeError,
+    > {
+        Ok(Box::pin(futures_util::stream::pending()))
+    }
+
+    async fn watch_signals(
+        &self,
+    ) -> Result<
+        BoxStream<'static, Result<control_plane_domain::envelope::SignalSeen, RuntimeError>>,
+        RuntimeError,
+    > {
+        Ok(Box::pin(futures_util::stream::pending()))
+    }
+
+    async fn subscribe(
+        &self,
+        _id: &SessionId,
+        _after: Ordinal,
+    ) -> Result<BoxStream<'static, Result<Envelope, RuntimeError>>, RuntimeError> {
+        refuse(RuntimeErrorKind::NotFound, 5)
+    }
+
+    async fn decision_receipt(&self, _id: &SessionId) -> Result<Value, RuntimeError> {
+        refuse(RuntimeErrorKind::NotFound, 5)
+    }
+
+    async fn manifest(&self) -> Result<Manifest, RuntimeError> {
+        Ok(Manifest {
+            agent_id: String::new(),
+            title: "Silent".to_owned(),
+            description: String::new(),
+            supported_modes: vec![],
+            metadata: Map::new(),
+        })
+    }
+
+    async fn modes(&self, which: Modes) -> Result<Vec<ModeDescriptor>, RuntimeError> {
+        let mode = match which {
+            Modes::Standard => "macp.mode.decision.v1",
+            Modes::Extension => "ext.multi_round.v1",
+        };
+        Ok(vec![ModeDescriptor {
+            mode: mode.to_owned(),
+            mode_version: "1.0.0".to_owned(),
+            title: String::new(),
+            description: String::new(),
+            determinism_class: String::new(),
+            participant_model: String::new(),
+            message_types: vec![],
+            terminal_message_types: vec![],
+            schema_uris: Map::new(),
+        }])
+    }
+
+    async fn roots(&self) -> Result<Vec<Root>, RuntimeError> {
+        refuse(RuntimeErrorKind::Unavailable, 14)
+    }
+}
