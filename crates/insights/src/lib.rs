@@ -1,1 +1,9 @@
-//! stub
+//! Read-only questions about runs: their figures, and whether their record is sound.
+//!
+//! **Invariant:** nothing here writes, and nothing here needs a runtime: an answer follows from
+//! what is stored.
+
+pub mod integrity;
+mod metrics;
+
+pub use metrics::metrics;

@@ -1,0 +1,142 @@
+//! Defaults, rules and faults of the configuration.
+
+use super::*;
+
+/// Reads exactly these variables.
+fn read(variables: &[(&str, &str)]) -> Result<(Config, Vec<String>), Vec<String>> {
+    let lookup = |name: &str| {
+        let found = variables.iter().find(|(key, _)| *key == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    Config::read(lookup).map_err(|Faults(faults)| faults)
+}
+
+fn faults(variables: &[(&str, &str)]) -> Vec<String> {
+    read(variables).err().unwrap_or_else(|| panic!("taken: {variables:?}"))
+}
+
+const DEVELOPMENT: (&str, &str) = ("APP_ENV", "development");
+
+#[test]
+fn development_needs_nothing_else() {
+    let Ok((config, _)) = read(&[DEVELOPMENT]) else { panic!("refused") };
+    assert_eq!(
+        (config.host.to_string().as_str(), config.port, config.workers),
+        ("127.0.0.1", 3001, 2)
+    );
+    assert!(config.keys.is_empty() && config.auto_migrate);
+    assert_eq!(config.log, LogConfig { filter: "info".into(), format: Format::Readable });
+    assert_eq!(config.database.url, DatabaseUrl::Sqlite("data/control-plane.db".into()));
+    assert_eq!(config.runtime.address, "127.0.0.1:50051");
+    assert_eq!(config.engine.max_retries, 0);
+}
+
+#[test]
+fn an_environment_that_says_nothing_is_production() {
+    let faults = faults(&[]);
+    assert!(faults.iter().any(|fault| fault.starts_with("AUTH_API_KEYS")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.starts_with("RUNTIME_TLS")), "{faults:?}");
+}
+
+#[test]
+fn production_works_with_keys_and_a_word_on_tls() {
+    for tls in [
+        ("RUNTIME_TLS", "true"),
+        ("RUNTIME_ALLOW_INSECURE", "true"),
+        ("RUNTIME_ADDRESS", "https://runtime:50051"),
+    ] {
+        let Ok((config, warnings)) = read(&[("AUTH_API_KEYS", "k"), tls]) else {
+            panic!("refused: {tls:?}")
+        };
+        assert_eq!(config.host.to_string(), "0.0.0.0");
+        assert_eq!(config.log.format, Format::Json);
+        assert!(warnings.iter().any(|warning| warning.contains("RUNTIME_BEARER_TOKEN")));
+    }
+}
+
+#[test]
+fn node_env_is_read_where_app_env_is_not_set() {
+    assert!(read(&[("NODE_ENV", "development")]).is_ok());
+    assert!(read(&[("NODE_ENV", "test")]).is_err());
+    assert!(read(&[("NODE_ENV", "development"), ("APP_ENV", "production")]).is_err());
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_value() {
+    let faults = faults(&[
+        DEVELOPMENT,
+        ("PORT", "99999"),
+        ("HOST", "nowhere"),
+        ("LOG_LEVEL", "a=b=c"),
+        ("AUTO_MIGRATE", "maybe"),
+        ("DB_POOL_MAX", "many"),
+        ("DATABASE_SQLITE_SYNCHRONOUS", "off"),
+        ("STREAM_SSE_HEARTBEAT_MS", "10"),
+        ("STREAM_BACKOFF_BASE_MS", "500"),
+        ("STREAM_BACKOFF_MAX_MS", "400"),
+        ("CORS_ORIGIN", "http://a.example/path"),
+        ("RUNTIME_KIND", "java"),
+    ]);
+    for expected in [
+        "PORT=\"99999\"",
+        "HOST=\"nowhere\"",
+        "LOG_LEVEL=\"a=b=c\"",
+        "AUTO_MIGRATE=\"maybe\"",
+        "DB_POOL_MAX=\"many\"",
+        "DATABASE_SQLITE_SYNCHRONOUS=\"off\"",
+        "STREAM_SSE_HEARTBEAT_MS=\"10\"",
+        "STREAM_BACKOFF_MAX_MS=\"400\"",
+        "CORS_ORIGIN=\"http://a.example/path\"",
+        "RUNTIME_KIND=\"java\"",
+    ] {
+        assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
+    }
+    assert_eq!(faults.len(), 10, "{faults:#?}");
+}
+
+#[test]
+fn no_fault_shows_a_secret() {
+    let faults = faults(&[
+        DEVELOPMENT,
+        ("DATABASE_URL", "mysql://root:hunter2@host/db"),
+        ("AUTH_API_KEYS", "ops:boss:hunter2"),
+    ]);
+    assert_eq!(faults.len(), 2);
+    assert!(!faults.join("\n").contains("hunter2"), "{faults:?}");
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let Ok((config, _)) = read(&[DEVELOPMENT, ("PORT", ""), ("AUTH_API_KEYS", " ")]) else {
+        panic!("refused")
+    };
+    assert_eq!(config.port, 3001);
+    assert!(config.keys.is_empty());
+}
+
+#[test]
+fn what_is_set_arrives() {
+    let Ok((config, _)) = read(&[
+        DEVELOPMENT,
+        ("PORT", "0"),
+        ("DATABASE_URL", "postgres://u:p@h/d"),
+        ("DB_POOL_MAX", "7"),
+        ("DB_POOL_CONNECTION_TIMEOUT", "1500"),
+        ("RUN_RECOVERY_ENABLED", "no"),
+        ("SESSION_POLL_TIMEOUT_MS", "1234"),
+        ("STREAM_MAX_RETRIES", "9"),
+        ("STREAM_SSE_HEARTBEAT_MS", "2000"),
+        ("RUNTIME_MAX_STREAMS_PER_CONNECTION", "5"),
+        ("CORS_ORIGIN", "http://a.example, https://b.example"),
+    ]) else {
+        panic!("refused")
+    };
+    assert_eq!(config.database.pool_max, 7);
+    assert_eq!(config.database.pool_timeout, Duration::from_millis(1500));
+    assert!(!config.engine.recovery_enabled);
+    assert_eq!(config.engine.session_wait, Duration::from_millis(1234));
+    assert_eq!(config.engine.max_retries, 9);
+    assert_eq!(config.http.heartbeat, Duration::from_secs(2));
+    assert_eq!(config.runtime.max_streams_per_connection, 5);
+    assert_eq!(config.http.cors_origins, ["http://a.example", "https://b.example"]);
+}

@@ -1,0 +1,51 @@
+//! Where counted things go: a Prometheus recorder that `GET /metrics` renders.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio_util::sync::CancellationToken;
+
+const REQUEST_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const RUN_SECONDS: &[f64] = &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
+/// Recorded values wait in memory until somebody scrapes, or until this.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Installs the recorder of this process.
+pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets(REQUEST_SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("macp_run_duration_seconds".to_owned()), RUN_SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_batch_size".to_owned()), COUNTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_envelopes".to_owned()), COUNTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_runs".to_owned()), COUNTS)?
+        .install_recorder()
+        .context("the metrics recorder cannot be installed")?;
+    describe();
+    Ok(handle)
+}
+
+/// Keeps the recorder small while nobody scrapes.
+pub(crate) async fn upkeep(handle: PrometheusHandle, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => handle.run_upkeep(),
+        }
+    }
+}
+
+fn describe() {
+    metrics::describe_counter!("http_requests_total", "Requests answered, by route pattern");
+    metrics::describe_histogram!("http_request_duration_seconds", "Time to an answer's head");
+    metrics::describe_gauge!("active_sse_connections", "Open event streams");
+    metrics::describe_counter!("sse_frames_total", "Frames sent on event streams");
+    metrics::describe_counter!("sse_bytes_total", "Bytes sent on event streams");
+    metrics::describe_gauge!("process_resident_memory_bytes", "Memory in use");
+    metrics::describe_gauge!("process_cpu_seconds_total", "Processor time used");
+    // Streams come and go; a scrape before the first must show zero, not nothing.
+    metrics::gauge!("active_sse_connections").set(0.0);
+}
