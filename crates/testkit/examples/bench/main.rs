@@ -1,0 +1,89 @@
+//! Named measurements against a real server process and the real runtime, one line of JSON each.
+//! `cargo xtask bench [scenario…] [--quick]` builds and runs them; no test asserts a figure.
+#![expect(clippy::print_stdout, reason = "figures go to standard output")]
+#![expect(clippy::indexing_slicing, reason = "a JSON value gives null for what is not there")]
+
+use std::env;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use control_plane_testkit::database::{Kind, TestDb};
+use control_plane_testkit::process::ServerProcess;
+use control_plane_testkit::runtime::{OBSERVER_TOKEN, RuntimeProcess};
+use serde_json::json;
+
+mod idle;
+mod ingest;
+mod latency;
+
+const SCENARIOS: [&str; 3] = ["ingest", "latency", "idle_memory"];
+
+/// How long a measurement may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Size {
+    Full,
+    /// About a second each: shows that the measurement works, and nothing about speed.
+    Quick,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut size = Size::Full;
+    let mut wanted = Vec::new();
+    for argument in env::args().skip(1) {
+        match argument.as_str() {
+            "--quick" => size = Size::Quick,
+            name if SCENARIOS.contains(&name) => wanted.push(argument),
+            other => bail!("there is no scenario `{other}`, only {SCENARIOS:?} and `--quick`"),
+        }
+    }
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|other| other == name);
+
+    for kind in Kind::ALL {
+        if is_wanted("ingest") {
+            report("ingest", ingest::measure(kind, size).await?, "envelopes/s", kind);
+        }
+        if is_wanted("latency") {
+            let latency::Figures { median, high } = latency::measure(kind, size).await?;
+            report("latency_p50", median, "ms", kind);
+            report("latency_p99", high, "ms", kind);
+        }
+        if is_wanted("idle_memory") {
+            report("idle_memory", idle::measure(kind).await?, "MiB", kind);
+        }
+    }
+    Ok(())
+}
+
+/// A server that observes this runtime and stores into this database.
+async fn serve(runtime: &RuntimeProcess, database: &TestDb) -> ServerProcess {
+    let command = ServerProcess::serve()
+        .env("DATABASE_URL", database.url())
+        .env("RUNTIME_ADDRESS", runtime.address())
+        .env("RUNTIME_BEARER_TOKEN", OBSERVER_TOKEN)
+        .env("SESSION_DISCOVERY_ENABLED", "false")
+        .env("LOG_LEVEL", "warn");
+    command.start().await
+}
+
+fn report(scenario: &str, figure: f64, unit: &str, kind: Kind) {
+    let database = match kind {
+        Kind::Postgres => "postgres",
+        Kind::Sqlite => "sqlite",
+    };
+    let figure = (figure * 100.0).round() / 100.0;
+    let line = json!({
+        "scenario": scenario,
+        "figure": figure,
+        "unit": unit,
+        "database": database,
+        "commit": commit(),
+    });
+    println!("{line}");
+}
+
+fn commit() -> String {
+    let output = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.ok().filter(|text| !text.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
