@@ -74,6 +74,15 @@ pub struct SessionChange {
     pub observed_at: Option<Timestamp>,
 }
 
+/// A `Signal` or `Progress` that `WatchSignals` told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalSeen {
+    pub envelope: Envelope,
+    /// Whether the runtime vouches for the sender (RFC-MACP-0004 §4.1); without that the signal
+    /// moves no operational state.
+    pub sender_authenticated: bool,
+}
+
 /// `SessionLifecycleEvent.EventType`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionChangeKind {

@@ -7,7 +7,7 @@ use futures_core::stream::BoxStream;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::envelope::{Envelope, SessionChange};
+use crate::envelope::{Envelope, SessionChange, SignalSeen};
 use crate::id::{Ordinal, SessionId};
 use crate::session::SessionInfo;
 
@@ -29,6 +29,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn watch_sessions(
         &self,
     ) -> Result<BoxStream<'static, Result<SessionChange, RuntimeError>>, RuntimeError>;
+
+    /// `WatchSignals`: ambient signals and all progress, from now on; nothing is replayed.
+    async fn watch_signals(
+        &self,
+    ) -> Result<BoxStream<'static, Result<SignalSeen, RuntimeError>>, RuntimeError>;
 
     /// A passive subscription to a session's accepted envelopes after ordinal `after` (exclusive;
     /// 0 replays all). The stream does not end with the session: dropping it unsubscribes.

@@ -23,7 +23,7 @@ pub fn format(at: Timestamp) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// `#[serde(with = "time::millis")]`: a [`Timestamp`] as [`format`] writes it.
+/// `#[serde(with = "time::millis")]`: a [`Timestamp`] as [`format()`] writes it.
 pub mod millis {
     use serde::{Deserialize, Deserializer, Serializer};
 

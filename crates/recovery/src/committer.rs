@@ -5,10 +5,13 @@ use std::sync::Arc;
 use control_plane_storage::Store;
 use control_plane_storage::model::{Append, Appended};
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Most rows in one transaction: above it a commit only gets longer, not cheaper per row.
 const MAX_ROWS: usize = 8_000;
+/// Most bytes of payloads and events in one transaction, but for its last batch.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Most runs in one transaction.
 const MAX_RUNS: usize = 300;
 /// Transactions under way at once: while one waits for the disk, the next is prepared.
@@ -19,17 +22,17 @@ struct Job {
     done: oneshot::Sender<Appended>,
 }
 
-/// A handle on the writer tasks. They end when the last handle is gone.
+/// A handle on the writer tasks.
 #[derive(Clone)]
 pub(crate) struct Committer(mpsc::Sender<Job>);
 
 impl Committer {
-    /// Starts the writer tasks.
-    pub(crate) fn start(store: &Store, tasks: &TaskTracker) -> Self {
+    /// Starts the writer tasks. They end when `drained` says that nobody will hand over more.
+    pub(crate) fn start(store: &Store, tasks: &TaskTracker, drained: &CancellationToken) -> Self {
         let (sender, receiver) = mpsc::channel(MAX_RUNS);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..WRITERS {
-            tasks.spawn(write(store.clone(), Arc::clone(&receiver)));
+            tasks.spawn(write(store.clone(), Arc::clone(&receiver), drained.clone()));
         }
         Self(sender)
     }
@@ -50,11 +53,16 @@ impl Committer {
     }
 }
 
-async fn write(store: Store, jobs: Arc<Mutex<mpsc::Receiver<Job>>>) {
+async fn write(store: Store, jobs: Arc<Mutex<mpsc::Receiver<Job>>>, drained: CancellationToken) {
     loop {
         let (batches, waiting) = {
             let mut jobs = jobs.lock().await;
-            let Some(first) = jobs.recv().await else { return };
+            let first = tokio::select! {
+                biased;
+                first = jobs.recv() => first,
+                () = drained.cancelled() => None,
+            };
+            let Some(first) = first else { return };
             gather(first, &mut jobs)
         };
         let began = std::time::Instant::now();
@@ -74,16 +82,18 @@ fn gather(
     first: Job,
     jobs: &mut mpsc::Receiver<Job>,
 ) -> (Vec<Append>, Vec<oneshot::Sender<Appended>>) {
-    let mut rows = 0;
+    let (mut rows, mut bytes) = (0, 0);
     let mut batches = Vec::new();
     let mut waiting = Vec::new();
     let mut next = Some(first);
     while let Some(Job { batch, done }) = next {
         rows += batch.raw.len() + batch.entries.len();
+        bytes += batch.raw.iter().map(|raw| raw.envelope.payload.len()).sum::<usize>();
+        bytes += batch.entries.iter().map(|entry| entry.body.len()).sum::<usize>();
         batches.push(batch);
         waiting.push(done);
-        next =
-            if rows < MAX_ROWS && batches.len() < MAX_RUNS { jobs.try_recv().ok() } else { None };
+        let full = rows >= MAX_ROWS || bytes >= MAX_BYTES || batches.len() >= MAX_RUNS;
+        next = if full { None } else { jobs.try_recv().ok() };
     }
     (batches, waiting)
 }

@@ -25,6 +25,9 @@ pub struct Config {
     pub settle_quiet: Duration,
     /// How long the rest of a compacted history may take to arrive on a stream that is still open.
     pub settle_patience: Duration,
+    /// How long the envelope recorded last may take to be delivered again: it is history, so it is
+    /// there at once.
+    pub overlap_patience: Duration,
     /// Most envelopes of one run in a batch.
     pub batch_envelopes: usize,
 }
@@ -42,6 +45,7 @@ impl Default for Config {
             claim: Duration::from_secs(2),
             settle_quiet: Duration::from_secs(1),
             settle_patience: Duration::from_secs(5),
+            overlap_patience: Duration::from_secs(5),
             batch_envelopes: 1000,
         }
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{Clock, RunDescriptor, RunId, RunState, SessionId};
-use control_plane_storage::Store;
-use control_plane_storage::model::{Created, Lease};
+use control_plane_storage::model::{Created, Lease, NewRun};
+use control_plane_storage::{Error, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,9 +15,15 @@ use crate::backoff::Backoff;
 use crate::committer::Committer;
 use crate::config::Config;
 use crate::launch::{self, LaunchError, Launched};
+use crate::listeners::{Listener, Listeners};
 use crate::modes::ModeCheck;
 use crate::run::{self, Origin};
-use crate::watch::{self, Listeners};
+use crate::{signals, watch};
+
+/// How often a run's task may panic before the run is parked.
+const MAX_PANICS: u32 = 3;
+/// How long somebody who asks something of a run waits for it to be done.
+const ASK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What every task of the engine shares.
 pub(crate) struct Context {
@@ -31,8 +37,18 @@ pub(crate) struct Context {
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) modes: ModeCheck,
     tasks: TaskTracker,
-    /// The runs that have a task here, each with the lease it was started under.
-    following: Mutex<HashMap<RunId, Lease>>,
+    /// The engine stops, and no run has a task any more.
+    drained: CancellationToken,
+    /// The runs that have a task here.
+    following: Mutex<HashMap<RunId, Followed>>,
+}
+
+/// A run that has a task here.
+struct Followed {
+    /// The newest lease.
+    lease: Lease,
+    /// For a moment there may be two: the older one learns that it is fenced off.
+    tasks: usize,
 }
 
 /// Launches and follows runs. Cloning it is cheap.
@@ -51,8 +67,9 @@ impl Engine {
         stop: CancellationToken,
         tasks: TaskTracker,
     ) -> Self {
+        let drained = CancellationToken::new();
         let context = Arc::new(Context {
-            committer: Committer::start(&store, &tasks),
+            committer: Committer::start(&store, &tasks, &drained),
             backoff: Backoff::new(config.backoff_base, config.backoff_max),
             listeners: Arc::default(),
             modes: ModeCheck::default(),
@@ -63,9 +80,16 @@ impl Engine {
             config,
             stop,
             tasks,
+            drained,
         });
         context.tasks.spawn(watch::watch(Arc::clone(&context)));
+        context.tasks.spawn(signals::watch(Arc::clone(&context)));
         context.tasks.spawn(claim(Arc::clone(&context)));
+        let last = Arc::clone(&context);
+        context.tasks.spawn(async move {
+            last.stop.cancelled().await;
+            last.drain(&last.following());
+        });
         Self(context)
     }
 
@@ -91,17 +115,18 @@ impl Engine {
         let session_id = new.session.session_id.clone();
         let run_id = new.run.id;
         let trace_id = new.run.trace_id.clone();
-        match self.0.store.run_create(new).await? {
-            Created::New(lease) => {
-                Arc::clone(&self.0).follow(lease, Origin::Launched);
-                Ok(Launched {
-                    run_id,
-                    session_id,
-                    state: RunState::Queued,
-                    trace_id,
-                    created: true,
-                })
-            }
+        // In a task of its own: the caller may go away, and then nobody would follow the run.
+        let context = Arc::clone(&self.0);
+        let creating = self.0.tasks.spawn(async move { create(context, new).await });
+        let created = creating.await.map_err(|_ended| LaunchError::Draining)??;
+        match created {
+            Created::New(_lease) => Ok(Launched {
+                run_id,
+                session_id,
+                state: RunState::Queued,
+                trace_id,
+                created: true,
+            }),
             Created::Existing(run) => {
                 let session = self.0.store.session_get(run.id).await?;
                 Ok(Launched {
@@ -131,22 +156,17 @@ impl Engine {
         let mut follower = context.store.follow(run_id, run.last_seq);
         let now = context.clock.now();
         context.store.inbox_push(run_id, kind, dedup_key.clone(), payload, now).await?;
-        if run.state.is_terminal() {
-            let lease = context.store.run_take(run_id).await?;
-            Arc::clone(context).follow(lease, Origin::Inbox);
-        } else {
-            context.listeners.nudge(run_id);
-        }
         let done = async {
             loop {
+                context.serve_inbox(run_id).await?;
+                follower.changed().await;
                 let items = context.store.inbox_list(run_id).await?;
                 if !items.iter().any(|item| item.kind == kind && item.dedup_key == dedup_key) {
                     return Ok(());
                 }
-                follower.changed().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(5), done).await.map_err(|_late| AskError::Late)?
+        tokio::time::timeout(ASK_PATIENCE, done).await.map_err(|_late| AskError::Late)?
     }
 }
 
@@ -154,38 +174,96 @@ impl Engine {
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error(transparent)]
-    Storage(#[from] control_plane_storage::Error),
+    Storage(#[from] Error),
     /// It stays in the inbox and is done when the run's owner gets to it.
     #[error("the run's owner has not answered yet")]
     Late,
 }
 
 impl Context {
-    fn following(&self) -> MutexGuard<'_, HashMap<RunId, Lease>> {
+    fn following(&self) -> MutexGuard<'_, HashMap<RunId, Followed>> {
         self.following.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the task of a run.
     pub(crate) fn follow(self: Arc<Self>, lease: Lease, origin: Origin) {
-        self.following().insert(lease.run_id, lease);
-        let tasks = self.tasks.clone();
-        tasks.spawn(async move {
-            // Named so that a panic, which only a bug of ours can cause, ends this run's task and
-            // no other; the claim below starts it again.
-            let task = tokio::spawn(run::supervise(Arc::clone(&self), lease, origin));
-            if let Err(fault) = task.await {
-                tracing::error!(run.id = %lease.run_id, error = %fault, "The run's task ended by itself");
-            }
+        {
             let mut following = self.following();
-            if following.get(&lease.run_id) == Some(&lease) {
-                following.remove(&lease.run_id);
+            let place = following.entry(lease.run_id).or_insert(Followed { lease, tasks: 0 });
+            place.tasks += 1;
+            gauge(following.len());
+        }
+        self.renewed(lease);
+        let tasks = self.tasks.clone();
+        tasks.spawn(async move { self.guard(lease.run_id, lease, origin).await });
+    }
+
+    /// The run is followed under this lease now.
+    pub(crate) fn renewed(&self, lease: Lease) {
+        if let Some(place) = self.following().get_mut(&lease.run_id) {
+            place.lease.epoch = place.lease.epoch.max(lease.epoch);
+        }
+    }
+
+    /// Runs the task of a run. A panic, which only a bug of ours can cause, ends this task and no
+    /// other; it is started again, and parked when that does not help.
+    async fn guard(self: Arc<Self>, id: RunId, lease: Lease, origin: Origin) {
+        let (mut lease, mut panics) = (lease, 0);
+        loop {
+            let task = tokio::spawn(run::supervise(Arc::clone(&self), lease, origin));
+            let Err(fault) = task.await else { break };
+            tracing::error!(run.id = %id, error = %fault, "The task of run {id} ended by itself");
+            metrics::counter!("macp_run_panics_total").increment(1);
+            lease = self.following().get(&id).map_or(lease, |place| place.lease);
+            panics += 1;
+            if panics >= MAX_PANICS {
+                run::park(&self, lease, format!("its task ended by itself: {fault}")).await;
+                break;
             }
-            metrics::gauge!("macp_attached_runs").set(u32::try_from(following.len()).unwrap_or(u32::MAX));
-        });
+            let wait = self.config.backoff_base * panics;
+            if run::pause(&self, wait).await.is_err() {
+                break;
+            }
+            match run::renew(&self, lease).await {
+                Some(renewed) => lease = renewed,
+                None => break,
+            }
+            self.renewed(lease);
+        }
+        let mut following = self.following();
+        if let Some(place) = following.get_mut(&id) {
+            place.tasks -= 1;
+            if place.tasks == 0 {
+                following.remove(&id);
+            }
+        }
+        gauge(following.len());
+        self.drain(&following);
+    }
+
+    /// Lets the writers go when nobody needs them any more.
+    fn drain(&self, following: &HashMap<RunId, Followed>) {
+        if self.stop.is_cancelled() && following.is_empty() {
+            self.drained.cancel();
+        }
+    }
+
+    /// Sees to it that somebody here carries out what is in the inbox of a run: its task, or, when
+    /// it is over and has none, a task for the moment. Elsewhere, its owner looks by itself.
+    pub(crate) async fn serve_inbox(self: &Arc<Self>, id: RunId) -> Result<(), Error> {
+        if self.following().contains_key(&id) {
+            self.listeners.nudge(id);
+        } else if self.store.run_get(id).await?.state.is_terminal()
+            && self.store.run_parked_reason(id).await?.is_none()
+        {
+            let lease = self.store.run_take(id).await?;
+            Arc::clone(self).follow(lease, Origin::Inbox);
+        }
+        Ok(())
     }
 
     /// The session's listeners key of a run.
-    pub(crate) fn listen(&self, session: &SessionId, run: RunId) -> watch::Listener {
+    pub(crate) fn listen(&self, session: &SessionId, run: RunId) -> Listener {
         self.listeners.listen(session.clone(), run)
     }
 }
@@ -205,18 +283,60 @@ async fn claim(context: Arc<Context>) {
     }
 }
 
-async fn claim_once(context: &Arc<Context>) -> Result<(), control_plane_storage::Error> {
+async fn claim_once(context: &Arc<Context>) -> Result<(), Error> {
     context.store.instance_hold().await?;
-    if !context.config.recovery_enabled {
-        return Ok(());
+    if context.config.recovery_enabled {
+        let leases = context.store.runs_claim().await?;
+        if !leases.is_empty() {
+            tracing::info!(recovery.runs = leases.len(), "Attaching {} runs again", leases.len());
+        }
+        for lease in leases {
+            metrics::counter!("macp_recovery_total", "status" => "claimed").increment(1);
+            Arc::clone(context).follow(lease, Origin::Recovered);
+        }
     }
-    let leases = context.store.runs_claim().await?;
-    if !leases.is_empty() {
-        tracing::info!(recovery.runs = leases.len(), "Attaching {} runs again", leases.len());
-    }
-    for lease in leases {
-        metrics::counter!("macp_recovery_total", "status" => "claimed").increment(1);
-        Arc::clone(context).follow(lease, Origin::Recovered);
+    // Whoever asked may be another instance, or gone.
+    for id in context.store.inbox_runs().await? {
+        match context.serve_inbox(id).await {
+            // It was deleted while we looked.
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
     }
     Ok(())
+}
+
+/// Records a run and starts its task.
+async fn create(context: Arc<Context>, new: NewRun) -> Result<Created, LaunchError> {
+    let id = new.run.id;
+    let created = context.store.run_create(new).await;
+    match &created {
+        Ok(Created::New(lease)) => Arc::clone(&context).follow(*lease, Origin::Launched),
+        Ok(Created::Existing(_)) => {}
+        Err(fault) if fault.is_transient() => {
+            let tasks = context.tasks.clone();
+            tasks.spawn(async move { adopt(&context, id).await });
+        }
+        Err(_refused) => {}
+    }
+    Ok(created?)
+}
+
+/// Follows a run whose record was under way when the database went away, if it is there.
+async fn adopt(context: &Arc<Context>, id: RunId) {
+    loop {
+        match context.store.run_take(id).await {
+            Ok(lease) => return Arc::clone(context).follow(lease, Origin::Launched),
+            Err(fault) if fault.is_transient() => {}
+            Err(_absent) => return,
+        }
+        if run::pause(context, context.config.claim).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn gauge(following: usize) {
+    let count = u32::try_from(following).unwrap_or(u32::MAX);
+    metrics::gauge!("macp_attached_runs").set(count);
 }

@@ -39,7 +39,15 @@ impl From<Error> for LaunchError {
         match error {
             Error::SessionTaken { run_id } => Self::SessionTaken { run_id },
             Error::IdempotencyConflict { run_id } => Self::IdempotencyConflict { run_id },
-            other => Self::Storage(other),
+            other @ (Error::NotFound { .. }
+            | Error::Transition(_)
+            | Error::Corrupt { .. }
+            | Error::Unavailable(_)
+            | Error::Refused(_)
+            | Error::Query(_)
+            | Error::Config(_)
+            | Error::Migration(_)
+            | Error::Task) => Self::Storage(other),
         }
     }
 }

@@ -4,7 +4,10 @@
 //! exactly its pending batch and the one under way. Whenever a commit does not clearly succeed,
 //! the ledger is dropped and loaded again.
 
-use std::collections::{HashSet, VecDeque};
+mod load;
+mod seen;
+
+use std::collections::HashSet;
 
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
@@ -18,16 +21,19 @@ use control_plane_domain::{
     control,
 };
 
-use control_plane_projection::{PriceTable, Projection, state};
+use control_plane_projection::{PriceTable, Projection};
 use control_plane_storage::model::{Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope};
-use control_plane_storage::{Error, Store};
+use seen::Seen;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-/// How many message ids are remembered to recognize what is delivered again.
-const REMEMBERED_IDS: usize = 1024;
+/// A batch of fewer envelopes than this is a quiet moment.
+const QUIET_ENVELOPES: usize = 64;
 /// Events between snapshots while a run goes along quietly, and at most.
 const SNAPSHOT_EVENTS: Seq = 256;
 const SNAPSHOT_EVENTS_MAX: Seq = 4096;
+/// Most bytes of payloads and events in a batch, but for its last envelope.
+const MAX_PENDING_BYTES: usize = 8 * 1024 * 1024;
 
 /// See the module.
 pub(crate) struct Ledger {
@@ -42,6 +48,8 @@ pub(crate) struct Ledger {
     seen: Seen,
     /// Inbox items carried out by this ledger.
     done_items: HashSet<i64>,
+    /// Artifacts added by this ledger.
+    artifacts: HashSet<Uuid>,
     /// Whether the last envelope recorded is a Commitment.
     commitment_last: bool,
     /// The log's end that the pending batch starts from.
@@ -56,42 +64,50 @@ struct Pending {
     entries: Vec<LogEntry>,
     artifacts: Vec<Artifact>,
     inbox_used: Vec<i64>,
+    /// How much there is in `raw` and `entries`.
+    bytes: usize,
     touched: bool,
 }
 
+/// What a ledger is made of.
+pub(crate) struct Parts {
+    pub(crate) lease: Lease,
+    pub(crate) run: Run,
+    pub(crate) session: Session,
+    /// The head of the log's chain.
+    pub(crate) chain: ChainHash,
+    pub(crate) projection: Projection,
+    pub(crate) metrics: RunMetrics,
+    /// Those recorded last, oldest first.
+    pub(crate) last_message_ids: Vec<String>,
+    /// Whether the last envelope recorded is a Commitment.
+    pub(crate) commitment_last: bool,
+    /// The version of the snapshot that is stored.
+    pub(crate) snapshot_at: Seq,
+}
+
 impl Ledger {
-    /// Loads a run as it is in the database.
-    pub(crate) async fn load(store: &Store, lease: Lease) -> Result<Self, Error> {
-        let id = lease.run_id;
-        let run = store.run_get(id).await?;
-        let session = store.session_get(id).await?.ok_or_else(|| Error::Corrupt {
-            entity: control_plane_storage::Entity::Session,
-            id: id.to_string(),
-            column: "run_id",
-        })?;
-        let head = store.run_head(id).await?;
-        let projection = state::load(store, id).await?;
-        let metrics = store.metrics_get(id).await?.unwrap_or_else(|| RunMetrics::empty(id));
-        let remembered = i64::try_from(REMEMBERED_IDS).unwrap_or(i64::MAX);
-        let seen = Seen::new(store.last_message_ids(id, remembered).await?);
-        let last = store.list_raw_by_run(id, session.cursor - 1, 1).await?;
-        let commitment_last = last.first().is_some_and(|raw| is_commitment(&raw.envelope));
-        Ok(Self {
-            lease,
-            chain: head.hash,
+    /// A ledger without anything to commit.
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { lease, run, session, chain, projection, metrics, .. } = parts;
+        let last_is_known = session.last_message_id.is_some();
+        Self {
+            seen: Seen::new(&parts.last_message_ids, session.cursor, last_is_known),
             normalizer: Normalizer::new(projection.known_participants(), session.last_event_ts),
             prices: PriceTable::default(),
-            seen,
             done_items: HashSet::new(),
-            commitment_last,
+            artifacts: HashSet::new(),
             base: run.last_seq,
-            snapshot_at: store.projection_get(id).await?.map_or(0, |row| row.version),
             pending: Pending::default(),
+            commitment_last: parts.commitment_last,
+            snapshot_at: parts.snapshot_at,
+            lease,
             run,
             session,
+            chain,
             projection,
             metrics,
-        })
+        }
     }
 
     /// Whether the last envelope recorded is a Commitment: a resolved session has no more.
@@ -99,14 +115,19 @@ impl Ledger {
         self.commitment_last
     }
 
-    /// Whether this message was recorded lately.
-    pub(crate) fn has_seen(&self, message_id: &str) -> bool {
-        self.seen.contains(message_id)
+    /// Where this message stands, when it was recorded lately.
+    pub(crate) fn place(&self, message_id: &str) -> Option<Ordinal> {
+        self.seen.place(message_id)
     }
 
-    /// How many envelopes wait to be committed.
-    pub(crate) fn pending_envelopes(&self) -> usize {
-        self.pending.raw.len()
+    /// Whether a message that has no [`Ledger::place`] cannot stand at `ordinal`.
+    pub(crate) fn knows_all_at(&self, ordinal: Ordinal) -> bool {
+        self.seen.knows_all_at(ordinal)
+    }
+
+    /// Whether the pending batch takes more, when it may have this many envelopes.
+    pub(crate) fn has_room(&self, envelopes: usize) -> bool {
+        self.pending.raw.len() < envelopes && self.pending.bytes < MAX_PENDING_BYTES
     }
 
     /// Whether anything waits to be committed.
@@ -136,7 +157,8 @@ impl Ledger {
         for draft in self.normalizer.envelope(&envelope, now) {
             self.event(draft, now);
         }
-        self.seen.remember(&envelope.message_id);
+        self.seen.remember(&envelope.message_id, ordinal);
+        self.pending.bytes += envelope.payload.len();
         self.commitment_last = is_commitment(&envelope);
         self.session.cursor = ordinal;
         self.session.last_message_id = Some(envelope.message_id.clone());
@@ -154,6 +176,29 @@ impl Ledger {
         self.pending.touched = true;
     }
 
+    /// Records a signal and what follows from it, carrying out inbox item `item`.
+    pub(crate) fn signal(
+        &mut self,
+        envelope: Envelope,
+        sender_authenticated: bool,
+        item: i64,
+        now: Timestamp,
+    ) {
+        for draft in self.normalizer.signal(&envelope, sender_authenticated, now) {
+            self.event(draft, now);
+        }
+        self.session.last_event_ts = self.normalizer.last_ts();
+        self.pending.raw.push(RawEnvelope {
+            run_id: self.run.id,
+            source: EnvelopeSource::Signal,
+            ordinal: None,
+            received_at: now,
+            sender_authenticated,
+            envelope,
+        });
+        self.inbox_done(item);
+    }
+
     /// Records that ordinals up to `to` cannot be read any more.
     pub(crate) fn gap(&mut self, to: Ordinal, reason: &str, now: Timestamp) {
         let from = self.session.cursor + 1;
@@ -161,6 +206,7 @@ impl Ledger {
         self.event(draft, now);
         self.session.cursor = to;
         self.session.last_message_id = None;
+        self.seen.skip_to(to);
         self.commitment_last = false;
     }
 
@@ -184,6 +230,7 @@ impl Ledger {
         control_plane_projection::apply_metrics(&mut self.metrics, &event, &self.prices);
         let body = event.encode();
         self.chain = self.chain.then(&body);
+        self.pending.bytes += body.len();
         self.pending.entries.push(LogEntry {
             run_id: self.run.id,
             seq: event.seq,
@@ -292,8 +339,14 @@ impl Ledger {
             ),
             now,
         );
+        self.artifacts.insert(artifact.id);
         self.pending.artifacts.push(artifact);
         self.inbox_done(item);
+    }
+
+    /// Whether this ledger added an artifact of this id.
+    pub(crate) fn has_artifact(&self, id: Uuid) -> bool {
+        self.artifacts.contains(&id)
     }
 
     /// Whether inbox item `item` is carried out already, and only not committed yet.
@@ -315,7 +368,7 @@ impl Ledger {
         let since_snapshot = self.run.last_seq - self.snapshot_at;
         let due = self.run.state.is_terminal()
             || since_snapshot >= SNAPSHOT_EVENTS_MAX
-            || (since_snapshot >= SNAPSHOT_EVENTS && pending.raw.len() < REMEMBERED_IDS / 16);
+            || (since_snapshot >= SNAPSHOT_EVENTS && pending.raw.len() < QUIET_ENVELOPES);
         let projection = due.then(|| self.projection.to_row());
         if due {
             self.snapshot_at = self.run.last_seq;
@@ -362,31 +415,4 @@ pub(crate) fn new_run(run: Run, session: Session) -> NewRun {
 
 fn is_commitment(envelope: &Envelope) -> bool {
     envelope.message_type == "Commitment"
-}
-
-/// The message ids recorded last.
-struct Seen {
-    order: VecDeque<String>,
-    ids: HashSet<String>,
-}
-
-impl Seen {
-    fn new(ids: Vec<String>) -> Self {
-        Self { ids: ids.iter().cloned().collect(), order: ids.into() }
-    }
-
-    fn contains(&self, id: &str) -> bool {
-        self.ids.contains(id)
-    }
-
-    fn remember(&mut self, id: &str) {
-        if self.ids.insert(id.to_owned()) {
-            self.order.push_back(id.to_owned());
-        }
-        while self.order.len() > REMEMBERED_IDS {
-            if let Some(oldest) = self.order.pop_front() {
-                self.ids.remove(&oldest);
-            }
-        }
-    }
 }

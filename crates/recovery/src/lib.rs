@@ -10,8 +10,10 @@ mod config;
 mod engine;
 mod launch;
 mod ledger;
+mod listeners;
 mod modes;
 mod run;
+mod signals;
 mod watch;
 
 pub use config::Config;

@@ -7,6 +7,8 @@ mod attach;
 mod ending;
 mod follow;
 mod inbox;
+mod look;
+mod settle;
 mod source;
 
 use std::sync::Arc;
@@ -14,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use control_plane_domain::run::IllegalTransition;
 use control_plane_domain::runtime::RuntimeError;
-use control_plane_domain::{RunState, Timestamp};
+use control_plane_domain::{Ordinal, RunState, Timestamp};
 use control_plane_storage::Error;
 use control_plane_storage::model::{Appended, Lease};
 
 use crate::engine::Context;
 use crate::ledger::Ledger;
-use crate::watch::Listener;
+use crate::listeners::Listener;
 
 /// Why a run's task was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,10 @@ enum Exit {
     Reload(String),
 }
 
+/// The engine stops.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stopped;
+
 impl From<IllegalTransition> for Exit {
     /// Only a ledger that is not what it should be asks for an illegal move.
     fn from(fault: IllegalTransition) -> Self {
@@ -56,13 +62,15 @@ impl From<IllegalTransition> for Exit {
 /// Follows a run to its end, through reloads.
 pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origin) {
     let id = lease.run_id;
-    let mut lease = lease;
+    let (mut lease, mut origin) = (lease, origin);
     loop {
         let began = Instant::now();
         let exit = match load(&context, lease).await {
             Ok(ledger) => {
                 let mut task = Task::new(&context, ledger, origin);
-                match Box::pin(task.run()).await {
+                let ended = Box::pin(task.run()).await;
+                origin = task.origin;
+                match ended {
                     Ok(()) => return,
                     Err(exit) => exit,
                 }
@@ -71,10 +79,8 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
         };
         match exit {
             Exit::Stopped => return,
-            Exit::Fenced => {
-                tracing::info!(run.id = %id, "Run {id} has another owner now");
-                return;
-            }
+            // Whether it has, the renewal tells.
+            Exit::Fenced => tracing::info!(run.id = %id, "Run {id} may have another owner now"),
             Exit::Parked(reason) => return park(&context, lease, reason).await,
             Exit::Reload(reason) => {
                 tracing::warn!(run.id = %id, reason, "Loading run {id} again");
@@ -90,18 +96,24 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
             Some(lease) => lease,
             None => return,
         };
+        context.renewed(lease);
     }
 }
 
 async fn load(context: &Context, lease: Lease) -> Result<Ledger, Exit> {
-    Ledger::load(&context.store, lease).await.map_err(|fault| match fault {
-        Error::NotFound { .. } => Exit::Fenced,
-        fault if fault.is_transient() => Exit::Reload(fault.to_string()),
-        fault => Exit::Parked(fault.to_string()),
+    Ledger::load(&context.store, lease).await.map_err(|fault| {
+        if matches!(fault, Error::NotFound { .. }) {
+            Exit::Fenced
+        } else if fault.is_transient() {
+            Exit::Reload(fault.to_string())
+        } else {
+            Exit::Parked(fault.to_string())
+        }
     })
 }
 
-async fn park(context: &Context, lease: Lease, reason: String) {
+/// Gives a run up until the next start, and says why.
+pub(crate) async fn park(context: &Context, lease: Lease, reason: String) {
     tracing::error!(run.id = %lease.run_id, reason, "Run {} is parked", lease.run_id);
     metrics::counter!("macp_parked_runs_total").increment(1);
     loop {
@@ -117,7 +129,7 @@ async fn park(context: &Context, lease: Lease, reason: String) {
 }
 
 /// A lease under which nothing of ours is under way any more; `None` when the run is not ours.
-async fn renew(context: &Context, lease: Lease) -> Option<Lease> {
+pub(crate) async fn renew(context: &Context, lease: Lease) -> Option<Lease> {
     loop {
         match context.store.run_retake(lease).await {
             Ok(lease) => return lease,
@@ -132,10 +144,11 @@ async fn renew(context: &Context, lease: Lease) -> Option<Lease> {
     }
 }
 
-async fn pause(context: &Context, wait: Duration) -> Result<(), Exit> {
+/// Waits, but not longer than the engine lives.
+pub(crate) async fn pause(context: &Context, wait: Duration) -> Result<(), Stopped> {
     tokio::select! {
         () = tokio::time::sleep(wait) => Ok(()),
-        () = context.stop.cancelled() => Err(Exit::Stopped),
+        () = context.stop.cancelled() => Err(Stopped),
     }
 }
 
@@ -144,17 +157,30 @@ struct Task<'a> {
     context: &'a Context,
     ledger: Ledger,
     origin: Origin,
-    listener: Listener,
+    listener: Arc<Listener>,
     /// Whether the log says already that the stream is down.
     outage: bool,
     /// Failures to attach in a row.
     failures: u32,
+    /// The runtime has no envelopes up to here.
+    compacted: Ordinal,
+    /// The session was still open when this ordinal was the last one, so it does not end there.
+    left_open: Option<Ordinal>,
 }
 
 impl<'a> Task<'a> {
     fn new(context: &'a Context, ledger: Ledger, origin: Origin) -> Self {
         let listener = context.listen(&ledger.session.session_id, ledger.run.id);
-        Self { context, ledger, origin, listener, outage: false, failures: 0 }
+        Self {
+            context,
+            ledger,
+            origin,
+            listener: Arc::new(listener),
+            outage: false,
+            failures: 0,
+            compacted: 0,
+            left_open: None,
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -186,6 +212,22 @@ impl<'a> Task<'a> {
         settled(self.context.committer.commit(batch).await.ok())
     }
 
+    /// Waits for `work`. What is asked of the run meanwhile is done.
+    async fn serving<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Exit> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let listener = Arc::clone(&self.listener);
+            tokio::select! {
+                biased;
+                () = self.context.stop.cancelled() => return Err(Exit::Stopped),
+                done = &mut work => return Ok(done),
+                () = listener.asked() => {}
+            }
+            self.take_inbox().await?;
+            self.commit().await?;
+        }
+    }
+
     /// Waits after a fault of the runtime, as long as the back-off says. The log says so once.
     async fn wait_for_runtime(&mut self, began: Instant, fault: &str) -> Result<(), Exit> {
         self.failures += 1;
@@ -195,7 +237,19 @@ impl<'a> Task<'a> {
         }
         let wait = self.context.backoff.failed(began, Instant::now());
         tracing::debug!(run.id = %self.ledger.run.id, fault, wait_ms = wait.as_millis(), "Waiting for the runtime");
-        pause(self.context, wait).await
+        self.serving(tokio::time::sleep(wait)).await
+    }
+
+    fn is_out_of_retries(&self) -> bool {
+        let limit = self.context.config.max_retries;
+        limit > 0 && self.failures > limit
+    }
+
+    /// Something new was received: what was wrong is over.
+    fn attached_well(&mut self) {
+        self.failures = 0;
+        self.outage = false;
+        self.context.backoff.succeeded();
     }
 
     fn note_outage(&mut self, detail: &str) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use control_plane_domain::envelope::SessionChange;
+use control_plane_domain::envelope::{SessionChange, SignalSeen};
 use control_plane_domain::runtime::{
     Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
     SessionPage,
@@ -191,6 +191,22 @@ impl Runtime for Client {
         let streaming = self.open(METHOD, &slot, stub.watch_sessions(request)).await?;
         Ok(adapt(streaming, self.hold(METHOD, slot, None), |wire| {
             wire.event.and_then(convert::session_change).map(Ok)
+        }))
+    }
+
+    async fn watch_signals(
+        &self,
+    ) -> Result<BoxStream<'static, Result<SignalSeen, RuntimeError>>, RuntimeError> {
+        const METHOD: &str = "WatchSignals";
+        let slot = self.streams.acquire();
+        let mut stub = stream_stub(&slot);
+        let request = self.request(proto::WatchSignalsRequest {});
+        let streaming = self.open(METHOD, &slot, stub.watch_signals(request)).await?;
+        Ok(adapt(streaming, self.hold(METHOD, slot, None), |wire| {
+            let sender_authenticated = wire.sender_authenticated;
+            wire.envelope.map(|envelope| {
+                Ok(SignalSeen { envelope: convert::envelope(envelope), sender_authenticated })
+            })
         }))
     }
 

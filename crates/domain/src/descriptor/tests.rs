@@ -1,3 +1,5 @@
+//! Every fault of a descriptor, and that no body does anything else than be taken or refused.
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -25,9 +27,10 @@ fn faults_with(at: &str, value: Value) -> Vec<String> {
     let mut body = good();
     let (parent, key) = at.rsplit_once('/').unwrap();
     let parent = body.pointer_mut(parent).unwrap();
-    match parent {
-        Value::Array(items) => items[key.parse::<usize>().unwrap()] = value,
-        other => other[key] = value,
+    if let Value::Array(items) = parent {
+        items[key.parse::<usize>().unwrap()] = value;
+    } else {
+        parent[key] = value;
     }
     RunDescriptor::parse(&body).map(|_| vec![]).unwrap_or_else(|faults| faults.0)
 }

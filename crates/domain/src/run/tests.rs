@@ -1,3 +1,5 @@
+//! The table of moves, and that nothing gets around it.
+
 use proptest::prelude::*;
 use uuid::Uuid;
 

@@ -1,6 +1,6 @@
 //! Attaching: find the session, see that it is the one we know, open its stream at the cursor.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use control_plane_domain::control::{self, StreamStatus};
 use control_plane_domain::run::{Failure, FailureCode};
@@ -9,166 +9,93 @@ use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{Ordinal, RunState, SessionState};
 
 use super::follow::Followed;
+use super::look::Look;
 use super::source::{Source, Taken};
 use super::{Exit, Origin, Task, detail};
 
-/// How long the overlap's envelope may take: it is history, so it is there at once.
-const OVERLAP_PATIENCE: Duration = Duration::from_secs(5);
-/// How often the overlap may stay away before its absence is a fact and not a slow runtime.
-const OVERLAP_ATTEMPTS: u32 = 3;
-
-/// What the runtime says of the session.
-enum Look {
-    Session(SessionInfo),
-    /// It knows no such session (any more).
-    Missing,
-    Refused(RuntimeError),
-}
+/// How often the overlap may stay away, from a runtime that answers, before that is a fact.
+const OVERLAP_ATTEMPTS: u32 = 2;
 
 /// How opening the stream ended.
 enum Opened {
-    /// It is open, and stands where the log stands.
-    Source(Source),
-    /// Envelopes up to this one are gone; the log says so now.
-    Gap,
+    /// It is open, and stands where the log stands; whether it has shown that.
+    Source { source: Source, shown: bool },
+    /// The session is over, and so is its history: the log says what is missing.
+    Complete,
+    /// The history up to the cursor is compacted; the log says so.
+    Compacted,
     /// It could not be opened now.
     Failed(RuntimeError),
-    /// The history under this session id is another one.
-    Diverged(String),
+    /// The runtime does not let us observe the session.
+    Refused(String),
+    /// The runtime answers, and the last envelope recorded does not come.
+    Missing,
+    /// Another envelope stands at the place of the last one recorded.
+    Diverged,
 }
 
 impl Task<'_> {
     /// Attaches until the run is over.
     pub(super) async fn attach(&mut self) -> Result<(), Exit> {
-        let mut overlap_misses = 0;
-        let mut gap = false;
+        let mut misses = 0;
         loop {
             let began = Instant::now();
-            let info = match self.look().await? {
-                Look::Session(info) => info,
-                Look::Missing => match self.missing().await? {
-                    Some(info) => info,
-                    None => return Ok(()),
-                },
-                Look::Refused(fault) => {
-                    return self.fail(FailureCode::Forbidden, fault.message).await;
-                }
+            let info = match self.find().await? {
+                Look::Session(info) => *info,
+                Look::Missing => return self.gone().await,
+                Look::Refused(code, message) => return self.fail(code, message).await,
             };
             if !self.ledger.session.is_same_history(&info) {
                 return self.diverge("the session's start or initiator is another one").await;
             }
             self.bind(&info).await?;
-            match self.open(gap).await? {
-                Opened::Source(source) => {
-                    overlap_misses = 0;
+            match self.open(info.state).await? {
+                Opened::Source { source, shown } => {
+                    misses = 0;
                     self.opened().await?;
-                    match self.follow(source, info.state, gap).await? {
+                    let since = Instant::now();
+                    match self.follow(source, info.state, shown).await? {
                         Followed::Over => return Ok(()),
-                        Followed::Idle => {}
-                        Followed::Compacted => gap = true,
+                        Followed::Idle | Followed::Compacted => {}
                         Followed::Lost(fault) => {
-                            self.wait_for_runtime(Instant::now(), &fault).await?;
+                            if since.elapsed() > self.context.config.backoff_max {
+                                // It lived, so this outage is a new one.
+                                self.outage = false;
+                                self.failures = 0;
+                            }
+                            // An outage that ends many streams counts once, so the attempt that
+                            // failed is the one that opened this stream.
+                            self.wait_for_runtime(began, &fault).await?;
+                        }
+                        Followed::Refused(message) => {
+                            return self.fail(FailureCode::Forbidden, message).await;
                         }
                         Followed::Diverged => {
                             return self.diverge("an envelope differs from the recorded one").await;
                         }
                     }
                 }
-                Opened::Gap => gap = true,
-                Opened::Failed(fault) => {
-                    self.wait_for_runtime(began, &detail(&fault)).await?;
+                Opened::Complete => {
+                    self.opened().await?;
+                    return self.conclude(info.state).await;
                 }
-                Opened::Diverged(reason) => {
-                    overlap_misses += 1;
-                    if overlap_misses >= OVERLAP_ATTEMPTS || reason != MISSING {
-                        return self.diverge(&reason).await;
+                Opened::Compacted => {}
+                Opened::Failed(fault) => self.wait_for_runtime(began, &detail(&fault)).await?,
+                Opened::Refused(message) => {
+                    return self.fail(FailureCode::Forbidden, message).await;
+                }
+                Opened::Missing => {
+                    misses += 1;
+                    if misses >= OVERLAP_ATTEMPTS {
+                        return self.diverge("the last envelope recorded is missing").await;
                     }
                 }
+                Opened::Diverged => return self.diverge("the last envelope is another one").await,
             }
-            let limit = self.context.config.max_retries;
-            if limit > 0 && self.failures > limit {
+            if self.is_out_of_retries() {
+                let limit = self.context.config.max_retries;
                 let message = format!("attaching failed {limit} times in a row");
                 return self.fail(FailureCode::RuntimeUnavailable, message).await;
-            }
-        }
-    }
-
-    /// Asks for the session until there is an answer.
-    async fn look(&mut self) -> Result<Look, Exit> {
-        loop {
-            let began = Instant::now();
-            let asked = self.context.runtime.get_session(&self.ledger.session.session_id);
-            let answer = tokio::select! {
-                answer = asked => answer,
-                () = self.context.stop.cancelled() => return Err(Exit::Stopped),
-            };
-            match answer {
-                Ok(info) => return Ok(Look::Session(info)),
-                Err(fault) if fault.kind == RuntimeErrorKind::NotFound => return Ok(Look::Missing),
-                Err(fault) if fault.kind == RuntimeErrorKind::Forbidden => {
-                    return Ok(Look::Refused(fault));
-                }
-                // Wrong credentials are for the operator to mend, and no fault of the run.
-                Err(fault) => {
-                    self.wait_for_runtime(began, &detail(&fault)).await?;
-                    let limit = self.context.config.max_retries;
-                    if limit > 0 && self.failures > limit {
-                        return Ok(Look::Refused(fault));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The session is not there: before it was bound that is normal, afterwards it is the end.
-    async fn missing(&mut self) -> Result<Option<SessionInfo>, Exit> {
-        if self.ledger.session.started_at_unix_ms.is_some() {
-            self.gone().await?;
-            return Ok(None);
-        }
-        self.wait_for_session().await
-    }
-
-    /// Waits for a session that nobody has started yet. The watch wakes us; the deadline is the
-    /// run's own.
-    async fn wait_for_session(&mut self) -> Result<Option<SessionInfo>, Exit> {
-        let mode = self.ledger.session.mode_name.clone();
-        if let Some(modes) = self.context.modes.refusal(&*self.context.runtime, &mode).await {
-            let message =
-                format!("the runtime does not offer {mode}; it offers {}", modes.join(", "));
-            self.fail(FailureCode::ModeNotSupported, message).await?;
-            return Ok(None);
-        }
-        let waited =
-            self.ledger.run.started_at.map_or(Duration::ZERO, |started| {
-                (self.now() - started).to_std().unwrap_or_default()
-            });
-        let patience = self.context.config.session_wait;
-        let deadline = tokio::time::Instant::now() + patience.saturating_sub(waited);
-        loop {
-            match self.look().await? {
-                Look::Session(info) => return Ok(Some(info)),
-                Look::Refused(fault) => {
-                    self.fail(FailureCode::Forbidden, fault.message).await?;
-                    return Ok(None);
-                }
-                Look::Missing => {}
-            }
-            if tokio::time::Instant::now() >= deadline {
-                let message =
-                    format!("the session did not start within {} ms", patience.as_millis());
-                self.fail(FailureCode::RuntimeTimeout, message).await?;
-                return Ok(None);
-            }
-            tokio::select! {
-                hint = self.listener.next() => {
-                    if hint == crate::watch::Hint::Inbox {
-                        self.take_inbox().await?;
-                        self.commit().await?;
-                    }
-                }
-                () = tokio::time::sleep_until(deadline) => {}
-                () = self.context.stop.cancelled() => return Err(Exit::Stopped),
             }
         }
     }
@@ -185,52 +112,84 @@ impl Task<'_> {
 
     /// Opens the stream one envelope before the log's end, so that what comes first must be what
     /// was recorded last.
-    async fn open(&mut self, gap: bool) -> Result<Opened, Exit> {
-        let cursor = self.ledger.session.cursor;
-        let overlap = cursor > 0 && self.ledger.session.last_message_id.is_some() && !gap;
+    ///
+    /// Where that one is compacted, the stream is opened at the end; but not when the session is
+    /// over: then the runtime's refusal tells how long the history is.
+    async fn open(&mut self, state: SessionState) -> Result<Opened, Exit> {
+        let session = &self.ledger.session;
+        let (cursor, over) = (session.cursor, state.is_over());
+        let readable = cursor > self.compacted && session.last_message_id.is_some();
+        let overlap = cursor > 0 && (over || readable);
         let after: Ordinal = if overlap { cursor - 1 } else { cursor };
-        let opening = self.context.runtime.subscribe(&self.ledger.session.session_id, after);
-        let opened = tokio::select! {
-            opened = opening => opened,
-            () = self.context.stop.cancelled() => return Err(Exit::Stopped),
-        };
-        let mut source = match opened {
-            Ok(stream) => Source::new(stream, after),
-            Err(fault) => return self.not_opened(fault).await,
+        let mut source = match self.subscribe(after).await? {
+            Ok(source) => source,
+            Err(fault) => return self.not_opened(fault, over).await,
         };
         if !overlap {
-            return Ok(Opened::Source(source));
+            return Ok(Opened::Source { source, shown: false });
         }
-        let first = tokio::select! {
-            first = tokio::time::timeout(OVERLAP_PATIENCE, source.next()) => first,
-            () = self.context.stop.cancelled() => return Err(Exit::Stopped),
-        };
-        match first {
+        let patience = self.context.config.overlap_patience;
+        match self.serving(tokio::time::timeout(patience, source.next())).await? {
             Ok(Some(Ok(envelope))) => {
                 let now = self.now();
-                match source.take(&mut self.ledger, envelope, now) {
-                    Taken::Known => Ok(Opened::Source(source)),
-                    Taken::Recorded | Taken::Redelivered | Taken::Diverged => {
-                        Ok(Opened::Diverged("the last envelope is another one".to_owned()))
-                    }
-                }
+                Ok(match source.take(&mut self.ledger, envelope, now) {
+                    Taken::Known => Opened::Source { source, shown: true },
+                    Taken::Recorded | Taken::Redelivered | Taken::Diverged => Opened::Diverged,
+                })
             }
-            Ok(Some(Err(fault))) => self.not_opened(fault).await,
-            Ok(None) => Ok(Opened::Failed(ended())),
-            Err(_late) => Ok(Opened::Diverged(MISSING.to_owned())),
+            Ok(Some(Err(fault))) => self.not_opened(fault, over).await,
+            Ok(None) => Ok(Opened::Failed(silent("the stream ended"))),
+            Err(_late) => {
+                drop(source);
+                self.missing_overlap().await
+            }
         }
     }
 
-    async fn not_opened(&mut self, fault: RuntimeError) -> Result<Opened, Exit> {
-        match fault.kind {
-            RuntimeErrorKind::HistoryUnavailable { lowest_available } => {
-                if lowest_available > self.ledger.session.cursor {
-                    self.record_gap(lowest_available).await?;
-                }
-                Ok(Opened::Gap)
-            }
-            _ => Ok(Opened::Failed(fault)),
+    async fn subscribe(&mut self, after: Ordinal) -> Result<Result<Source, RuntimeError>, Exit> {
+        let (context, session) = (self.context, self.ledger.session.session_id.clone());
+        let opened = self.serving(context.runtime.subscribe(&session, after)).await?;
+        Ok(opened.map(|stream| Source::new(stream, after)))
+    }
+
+    /// The overlap did not come. A runtime that does not deliver the session's first envelope
+    /// either is slow; one that does has a shorter history than ours.
+    async fn missing_overlap(&mut self) -> Result<Opened, Exit> {
+        let mut whole = match self.subscribe(0).await? {
+            Ok(whole) => whole,
+            Err(fault) => return Ok(Opened::Failed(fault)),
+        };
+        let patience = self.context.config.overlap_patience;
+        Ok(match self.serving(tokio::time::timeout(patience, whole.next())).await? {
+            Ok(Some(Ok(_first))) => Opened::Missing,
+            Ok(Some(Err(fault))) => Opened::Failed(fault),
+            Ok(None) | Err(_) => Opened::Failed(silent("the runtime delivers nothing")),
+        })
+    }
+
+    async fn not_opened(&mut self, fault: RuntimeError, over: bool) -> Result<Opened, Exit> {
+        if let RuntimeErrorKind::HistoryUnavailable { lowest_available: lowest } = fault.kind {
+            let is_end = over && lowest >= self.ledger.session.cursor;
+            return Ok(match self.compacted(lowest).await? {
+                _any if is_end => Opened::Complete,
+                true => Opened::Compacted,
+                false => Opened::Failed(fault),
+            });
         }
+        let refused = fault.kind == RuntimeErrorKind::Forbidden;
+        Ok(if refused { Opened::Refused(fault.message) } else { Opened::Failed(fault) })
+    }
+
+    /// Takes note that the history up to `lowest` is compacted, and records what we miss of it.
+    /// `false` when that makes no sense: then trying at once would be told the same for ever.
+    pub(super) async fn compacted(&mut self, lowest: Ordinal) -> Result<bool, Exit> {
+        let cursor = self.ledger.session.cursor;
+        if lowest > cursor {
+            self.record_gap(lowest).await?;
+        }
+        let known = self.compacted;
+        self.compacted = known.max(lowest);
+        Ok(lowest > cursor || (lowest == cursor && known < cursor))
     }
 
     /// Records that envelopes up to `to` are gone.
@@ -270,7 +229,6 @@ impl Task<'_> {
         }
         self.origin = Origin::Launched;
         self.ledger.session.connected_at = Some(now);
-        self.outage = false;
         if first || recovered {
             self.commit().await?;
         }
@@ -299,12 +257,6 @@ impl Task<'_> {
     }
 }
 
-const MISSING: &str = "the last envelope recorded is missing";
-
-fn ended() -> RuntimeError {
-    RuntimeError {
-        kind: RuntimeErrorKind::Unavailable,
-        grpc_code: 14,
-        message: "the stream ended".to_owned(),
-    }
+fn silent(message: &str) -> RuntimeError {
+    RuntimeError { kind: RuntimeErrorKind::Unavailable, grpc_code: 14, message: message.to_owned() }
 }

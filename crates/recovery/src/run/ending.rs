@@ -22,11 +22,12 @@ enum Receipt {
 impl Task<'_> {
     /// Ends the run as its session ended. Everything that could be read is in the ledger.
     pub(super) async fn conclude(&mut self, state: SessionState) -> Result<(), Exit> {
-        if state == SessionState::Resolved && !self.ledger.ends_with_commitment() {
-            if let Receipt::Document(document) = self.receipt().await? {
-                let now = self.now();
-                self.ledger.receipt(&document, now);
-            }
+        if state == SessionState::Resolved
+            && !self.ledger.ends_with_commitment()
+            && let Receipt::Document(document) = self.receipt().await?
+        {
+            let now = self.now();
+            self.ledger.receipt(&document, now);
         }
         let now = self.now();
         self.ledger.session_state(state, now);
@@ -80,24 +81,24 @@ impl Task<'_> {
         }
     }
 
-    /// Asks for the receipt until there is an answer.
+    /// Asks for the receipt until there is an answer. It has no limit: without it, the run would
+    /// have to guess how its session ended.
     async fn receipt(&mut self) -> Result<Receipt, Exit> {
         loop {
             let began = Instant::now();
-            let asked = self.context.runtime.decision_receipt(&self.ledger.session.session_id);
-            let answer = tokio::select! {
-                answer = asked => answer,
-                () = self.context.stop.cancelled() => return Err(Exit::Stopped),
-            };
-            match answer {
+            let (context, session) = (self.context, self.ledger.session.session_id.clone());
+            match self.serving(context.runtime.decision_receipt(&session)).await? {
                 Ok(document) => return Ok(Receipt::Document(document)),
                 Err(fault) if fault.kind == RuntimeErrorKind::ReceiptUnavailable => {
                     return Ok(Receipt::Unresolved);
                 }
-                // Busy is no verdict.
-                Err(fault) if fault.kind.is_transient() => {
+                // Busy is no verdict, and wrong credentials are for the operator to mend.
+                Err(fault)
+                    if fault.kind.is_transient()
+                        || fault.kind == RuntimeErrorKind::Unauthenticated =>
+                {
                     let wait = self.context.backoff.failed(began, Instant::now());
-                    super::pause(self.context, wait).await?;
+                    self.serving(tokio::time::sleep(wait)).await?;
                 }
                 Err(_) => return Ok(Receipt::None),
             }

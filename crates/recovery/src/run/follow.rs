@@ -1,313 +1,345 @@
 //! Following: reads the stream, commits in the background, and settles when the session is over.
 //!
-//! **Invariant:** reading never waits for the database. While a batch is being committed, the next
-//! one fills up; when it is full, reading stops, and the stream's own flow control takes over.
+//! **Invariant:** reading never waits for the database nor for the runtime's other answers. While a
+//! batch is being committed, the next one fills up; when it is full, reading stops, and the stream's
+//! own flow control takes over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
+use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{Envelope, Ordinal, RunState, SessionState};
 use control_plane_storage::model::Appended;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::inbox::Fetched;
+use super::settle::{Probe, Probed, Settling};
 use super::source::{Source, Taken};
-use super::{Exit, Task, settled};
-use crate::watch::Hint;
+use super::{Exit, Task, detail, settled};
+use crate::listeners::Hint;
 
-/// How following ended.
+/// How following ended. Everything that was read is committed.
 pub(super) enum Followed {
     /// The run is over.
     Over,
-    /// Nothing came for long: see whether the stream still lives.
+    /// Nothing came for long, or something has to be seen anew.
     Idle,
     /// The history up to the cursor is compacted; the log says so now.
     Compacted,
     /// The stream is gone, and why.
     Lost(String),
+    /// The runtime does not let us observe the session.
+    Refused(String),
     /// The log has another envelope where this stream has one.
     Diverged,
 }
 
-/// A session that is over, while the rest of its history is read.
-struct Settling {
-    state: SessionState,
-    /// A second subscription, made after the end was known: what it brings is the rest.
-    probe: Option<Source>,
-    /// The last ordinal there is, when the runtime said so.
-    until: Option<Ordinal>,
-    /// When silence means that all is here.
-    deadline: Instant,
+/// What goes on besides reading.
+#[derive(Default)]
+struct Beside {
+    /// The session is over.
+    settling: Option<Settling>,
+    /// The batch that is being committed.
+    in_flight: Option<oneshot::Receiver<Appended>>,
+    /// What the session is, being asked.
+    looking: Option<Looking>,
+    /// What is in the inbox, being read.
+    fetching: Option<BoxFuture<'static, Fetched>>,
+}
+
+/// A question of what the session is.
+struct Looking {
+    answer: BoxFuture<'static, Result<SessionInfo, RuntimeError>>,
+    /// The last ordinal recorded when it was asked.
+    cursor: Ordinal,
+    /// Whether the session changed since then.
+    stale: bool,
 }
 
 /// What happened next.
 enum Next {
-    Frame(Option<Result<Envelope, RuntimeError>>),
-    ProbeFrame(Option<Result<Envelope, RuntimeError>>),
-    Hint(Hint),
-    Committed(Option<Appended>),
-    Quiet,
     Stop,
+    Committed(Option<Appended>),
+    Looked(Result<SessionInfo, RuntimeError>),
+    Asked,
+    Fetched(Fetched),
+    Hint(Hint),
+    Frame(Option<Result<Envelope, RuntimeError>>),
+    Probed(Probed),
+    Quiet,
 }
 
 impl Task<'_> {
     /// Follows `main` until the run is over or the stream is. `state` is what the runtime said of
-    /// the session before the stream was opened; `gap` tells that its history is compacted.
+    /// the session before the stream was opened; `served` tells that the stream has shown the
+    /// overlap already.
     pub(super) async fn follow(
         &mut self,
         main: Source,
         state: SessionState,
-        gap: bool,
+        served: bool,
     ) -> Result<Followed, Exit> {
-        let mut main = main;
-        let mut settling: Option<Settling> = None;
-        let mut in_flight: Option<oneshot::Receiver<Appended>> = None;
-        let mut idle_at = self.idle_deadline();
+        let mut beside = Beside::default();
         if state.is_over() {
-            // The stream was opened after the end, so it is its own probe.
-            let until = gap.then_some(self.ledger.session.cursor);
-            settling = Some(self.settling(state, None, until));
+            beside.settling = Some(self.settling_on_main(state, served));
         } else {
             self.lifecycle(state)?;
         }
+        let ended = match self.read(main, &mut beside).await {
+            // What was read before the stop is kept.
+            ended @ (Ok(_) | Err(Exit::Stopped)) => ended,
+            Err(exit) => return Err(exit),
+        };
+        settled(answer(beside.in_flight.take()).await)?;
+        self.commit().await?;
+        if let (Ok(Followed::Over), Some(over)) = (&ended, beside.settling) {
+            if let Some(until) = over.until.filter(|until| *until > self.ledger.session.cursor) {
+                self.record_gap(until).await?;
+            }
+            self.conclude(over.state).await?;
+        }
+        ended
+    }
+
+    async fn read(&mut self, main: Source, beside: &mut Beside) -> Result<Followed, Exit> {
+        let mut main = main;
+        let mut idle_at = self.idle_deadline();
         loop {
-            if let Some(over) = &settling
-                && self.is_settled(over)
-            {
-                return self.conclude_after(in_flight, over.state).await;
+            if beside.settling.as_ref().is_some_and(|over| self.is_settled(over)) {
+                return Ok(Followed::Over);
             }
-            if in_flight.is_none() && self.ledger.is_dirty() {
-                in_flight = Some(self.context.committer.commit(self.ledger.take_batch()));
+            if beside.in_flight.is_none() && self.ledger.is_dirty() {
+                let batch = self.ledger.take_batch();
+                beside.in_flight = Some(self.context.committer.commit(batch));
             }
-            let room = self.ledger.pending_envelopes() < self.context.config.batch_envelopes;
-            let quiet_at = settling.as_ref().map_or(idle_at, |over| over.deadline);
-            let probe = settling.as_mut().and_then(|over| over.probe.as_mut());
-            let next = tokio::select! {
-                biased;
-                done = outcome(&mut in_flight), if in_flight.is_some() => Next::Committed(done),
-                hint = self.listener.next() => Next::Hint(hint),
-                frame = main.next(), if room => Next::Frame(frame),
-                frame = probe_next(probe), if room => Next::ProbeFrame(frame),
-                () = tokio::time::sleep_until(quiet_at) => Next::Quiet,
-                () = self.context.stop.cancelled() => Next::Stop,
-            };
-            match next {
+            let quiet_at = beside.settling.as_ref().map_or(idle_at, |over| over.deadline);
+            match self.next(&mut main, beside, quiet_at).await {
+                Next::Stop => return Err(Exit::Stopped),
                 Next::Committed(done) => {
-                    in_flight = None;
+                    beside.in_flight = None;
                     settled(done)?;
                 }
                 Next::Frame(Some(Ok(envelope))) => {
                     if !self.take(&mut main, envelope) {
-                        return self.after(in_flight, Followed::Diverged).await;
+                        return Ok(Followed::Diverged);
                     }
-                    self.failures = 0;
-                    self.context.backoff.succeeded();
                     idle_at = self.idle_deadline();
-                    if let Some(over) = &mut settling {
-                        over.deadline = self.settle_deadline(over.state, over.until);
+                    if let Some(over) = &mut beside.settling {
+                        over.served |= matches!(over.probe, Probe::Main);
+                        self.wait_on(over);
                     } else if self.ledger.ends_with_commitment() {
-                        self.look_after_commitment();
+                        // A Commitment resolves a session of a standard mode; that it did is
+                        // asked, not assumed.
+                        self.look_beside(beside);
                     }
                 }
-                Next::Frame(end) => {
-                    if let Some(over) = settling.as_mut().filter(|over| over.probe.is_some()) {
-                        // The probe has the rest.
-                        if let Some(probe) = over.probe.take() {
-                            main = probe;
-                        }
-                        continue;
-                    }
-                    let reason = match end {
-                        Some(Err(fault)) => match fault.kind {
-                            RuntimeErrorKind::HistoryUnavailable { lowest_available } => {
-                                return self.compacted(in_flight, lowest_available).await;
-                            }
-                            _ => super::detail(&fault),
-                        },
-                        _ => "the stream ended".to_owned(),
-                    };
-                    return self.after(in_flight, Followed::Lost(reason)).await;
-                }
-                Next::ProbeFrame(frame) => {
-                    let Some(over) = settling.as_mut() else { continue };
-                    match frame {
-                        Some(Ok(envelope)) => {
-                            let Some(mut probe) = over.probe.take() else { continue };
-                            let same = self.take(&mut probe, envelope);
-                            over.probe = Some(probe);
-                            over.deadline = self.settle_deadline(over.state, over.until);
-                            if !same {
-                                return self.after(in_flight, Followed::Diverged).await;
-                            }
-                        }
-                        Some(Err(fault)) => {
-                            over.probe = None;
-                            if let RuntimeErrorKind::HistoryUnavailable { lowest_available } =
-                                fault.kind
-                            {
-                                over.until = Some(lowest_available);
-                                over.deadline = self.settle_deadline(over.state, over.until);
-                            }
-                        }
-                        None => over.probe = None,
-                    }
-                }
-                Next::Hint(Hint::State(state)) if state.is_over() => {
-                    if settling.is_none() {
-                        settling = Some(self.probe(state).await?);
-                    }
-                }
-                Next::Hint(Hint::State(state)) => self.lifecycle(state)?,
-                Next::Hint(Hint::Inbox) => self.take_inbox().await?,
-                Next::Hint(Hint::Look) => return self.after(in_flight, Followed::Idle).await,
-                Next::Quiet => {
-                    let Some(over) = settling.take() else {
-                        return self.after(in_flight, Followed::Idle).await;
-                    };
-                    settled(outcome_now(in_flight).await)?;
-                    self.commit().await?;
-                    if let Some(until) =
-                        over.until.filter(|until| *until > self.ledger.session.cursor)
+                Next::Frame(end) => match self.ended(&mut main, beside, end).await? {
+                    Some(followed) => return Ok(followed),
+                    None => idle_at = self.idle_deadline(),
+                },
+                Next::Probed(probed) => {
+                    if let Some(over) = &mut beside.settling
+                        && !self.probed(over, probed)
                     {
-                        self.record_gap(until).await?;
+                        return Ok(Followed::Diverged);
                     }
-                    self.conclude(over.state).await?;
-                    return Ok(Followed::Over);
                 }
-                Next::Stop => {
-                    settled(outcome_now(in_flight).await)?;
-                    self.commit().await?;
-                    return Err(Exit::Stopped);
+                Next::Hint(hint) => {
+                    if self.heard(hint, beside)? {
+                        return Ok(Followed::Idle);
+                    }
+                }
+                Next::Looked(answer) => {
+                    let asked = beside.looking.take();
+                    if self.looked(answer, asked, beside)? {
+                        return Ok(Followed::Idle);
+                    }
+                }
+                Next::Asked => beside.fetching = Some(self.fetch_inbox()),
+                Next::Fetched(fetched) => {
+                    beside.fetching = None;
+                    match fetched {
+                        Ok(inbox) => self.carry_out_all(inbox),
+                        // It is still there, and we are told of it again.
+                        Err(fault) => {
+                            tracing::warn!(run.id = %self.ledger.run.id, error = %fault, "Could not read an inbox");
+                        }
+                    }
+                }
+                Next::Quiet => {
+                    return Ok(match &beside.settling {
+                        None => Followed::Idle,
+                        Some(over) if over.served || true || over.until.is_some() => Followed::Over,
+                        Some(_) => Followed::Lost("a subscription is not served".to_owned()),
+                    });
                 }
             }
+        }
+    }
+
+    /// Waits for what comes next. Whatever is dropped here loses nothing: every branch either is
+    /// a future that stays where it is, or takes in one step what it gives.
+    async fn next(&self, main: &mut Source, beside: &mut Beside, quiet_at: Instant) -> Next {
+        let Beside { settling, in_flight, looking, fetching } = beside;
+        let room = self.ledger.has_room(self.context.config.batch_envelopes);
+        let looking = looking.as_mut().map(|looking| &mut looking.answer);
+        let probe = settling.as_mut().map(|over| &mut over.probe);
+        let may_fetch = fetching.is_none();
+        tokio::select! {
+            biased;
+            () = self.context.stop.cancelled() => Next::Stop,
+            done = some(in_flight.as_mut()) => Next::Committed(done.ok()),
+            answer = some(looking) => Next::Looked(answer),
+            fetched = some(fetching.as_mut()) => Next::Fetched(fetched),
+            () = self.listener.asked(), if may_fetch => Next::Asked,
+            hint = self.listener.next() => Next::Hint(hint),
+            frame = main.next(), if room => Next::Frame(frame),
+            probed = probed(probe), if room => Next::Probed(probed),
+            () = tokio::time::sleep_until(quiet_at) => Next::Quiet,
         }
     }
 
     /// Records an envelope and those that are here already; `false` when the history differs.
     fn take(&mut self, source: &mut Source, envelope: Envelope) -> bool {
-        let now = self.now();
-        let mut next = Some(Ok(envelope));
-        while let Some(Ok(envelope)) = next {
-            if source.take(&mut self.ledger, envelope, now) == Taken::Diverged {
-                return false;
-            }
-            let room = self.ledger.pending_envelopes() < self.context.config.batch_envelopes;
-            if !room || self.ledger.ends_with_commitment() {
-                return true;
-            }
-            next = source.ready();
+        let (now, before) = (self.now(), self.ledger.session.cursor);
+        let room = self.context.config.batch_envelopes;
+        let taken = source.take_all(&mut self.ledger, envelope, now, room);
+        if self.ledger.session.cursor > before {
+            self.attached_well();
         }
-        if let Some(Err(fault)) = next {
-            source.fail_next(fault);
+        taken != Taken::Diverged
+    }
+
+    /// The stream gave an error or its end. `None` when the probe takes its place.
+    async fn ended(
+        &mut self,
+        main: &mut Source,
+        beside: &mut Beside,
+        end: Option<Result<Envelope, RuntimeError>>,
+    ) -> Result<Option<Followed>, Exit> {
+        if let Some(over) = &mut beside.settling
+            && let Probe::Open(_) = over.probe
+            && let Probe::Open(probe) = std::mem::replace(&mut over.probe, Probe::Main)
+        {
+            *main = probe;
+            return Ok(None);
         }
-        true
+        let Some(Err(fault)) = end else {
+            return Ok(Some(Followed::Lost("the stream ended".to_owned())));
+        };
+        if let RuntimeErrorKind::HistoryUnavailable { lowest_available } = fault.kind {
+            if let Some(over) = &mut beside.settling {
+                // Nothing is accepted any more, so this is where the history ends.
+                over.until = Some(lowest_available);
+                return Ok(Some(Followed::Over));
+            }
+            settled(answer(beside.in_flight.take()).await)?;
+            self.commit().await?;
+            if self.compacted(lowest_available).await? {
+                return Ok(Some(Followed::Compacted));
+            }
+        }
+        Ok(Some(match fault.kind == RuntimeErrorKind::Forbidden {
+            true => Followed::Refused(fault.message),
+            false => Followed::Lost(detail(&fault)),
+        }))
+    }
+
+    /// Takes in a hint; `true` when everything has to be seen anew.
+    fn heard(&mut self, hint: Hint, beside: &mut Beside) -> Result<bool, Exit> {
+        match hint {
+            Hint::Look => return Ok(true),
+            Hint::Became(state) | Hint::Seen(state) if state.is_over() => {
+                self.over(state, beside);
+            }
+            Hint::Became(state) => {
+                if let Some(looking) = &mut beside.looking {
+                    looking.stale = true;
+                }
+                if beside.settling.is_none() {
+                    self.lifecycle(state)?;
+                }
+            }
+            // What was seen may be past, so the present is asked for.
+            Hint::Seen(state) => {
+                if beside.settling.is_none() && self.is_news(state) {
+                    self.look_beside(beside);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn over(&self, state: SessionState, beside: &mut Beside) {
+        if beside.settling.is_none() {
+            beside.settling = Some(self.settling_with_probe(state));
+        }
+    }
+
+    /// Asks what the session is, while reading goes on.
+    fn look_beside(&self, beside: &mut Beside) {
+        if let Some(looking) = &mut beside.looking {
+            looking.stale = true;
+            return;
+        }
+        let runtime = Arc::clone(&self.context.runtime);
+        let session = self.ledger.session.session_id.clone();
+        let answer = async move { runtime.get_session(&session).await }.boxed();
+        let cursor = self.ledger.session.cursor;
+        beside.looking = Some(Looking { answer, cursor, stale: false });
+    }
+
+    /// Takes in what the session is; `true` when everything has to be seen anew.
+    fn looked(
+        &mut self,
+        answer: Result<SessionInfo, RuntimeError>,
+        asked: Option<Looking>,
+        beside: &mut Beside,
+    ) -> Result<bool, Exit> {
+        let info = match answer {
+            Ok(info) if self.ledger.session.is_same_history(&info) => info,
+            Ok(_other) => return Ok(true),
+            // The stream, the watch and the sweep go on; a session that is gone has to be looked at.
+            Err(fault) => return Ok(fault.kind == RuntimeErrorKind::NotFound),
+        };
+        if info.state.is_over() {
+            self.over(info.state, beside);
+            return Ok(false);
+        }
+        let Some(Looking { cursor, stale, .. }) = asked else { return Ok(false) };
+        if stale {
+            self.look_beside(beside);
+        } else if beside.settling.is_none() {
+            self.lifecycle(info.state)?;
+        }
+        if info.state == SessionState::Open && self.ledger.session.cursor == cursor {
+            self.left_open = Some(cursor);
+        }
+        Ok(false)
+    }
+
+    fn is_news(&self, state: SessionState) -> bool {
+        matches!(
+            (state, self.ledger.run.state),
+            (SessionState::Suspended, RunState::Running)
+                | (SessionState::Open, RunState::Suspended)
+        )
     }
 
     /// Suspended and resumed: the session stream never shows them.
     fn lifecycle(&mut self, state: SessionState) -> Result<(), Exit> {
+        if !self.is_news(state) {
+            return Ok(());
+        }
         let now = self.now();
-        match (state, self.ledger.run.state) {
-            (SessionState::Suspended, RunState::Running) => {
-                self.ledger.session_state(state, now);
-                self.ledger.advance(RunState::Suspended, now)?;
-            }
-            (SessionState::Open, RunState::Suspended) => {
-                self.ledger.session_state(state, now);
-                self.ledger.advance(RunState::Running, now)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// A Commitment resolves a session of a standard mode; that it did is asked, not assumed.
-    fn look_after_commitment(&mut self) {
-        let runtime = std::sync::Arc::clone(&self.context.runtime);
-        let listeners = std::sync::Arc::clone(&self.context.listeners);
-        let session = self.ledger.session.session_id.clone();
-        tokio::spawn(async move {
-            if let Ok(info) = runtime.get_session(&session).await {
-                listeners.tell(&session, Hint::State(info.state));
-            }
-        });
-    }
-
-    /// The session is over although its stream did not say so: asks what is still to come.
-    async fn probe(&mut self, state: SessionState) -> Result<Settling, Exit> {
-        if state == SessionState::Resolved && self.ledger.ends_with_commitment() {
-            return Ok(self.settling(state, None, None));
-        }
-        let cursor = self.ledger.session.cursor;
-        let opened = self.context.runtime.subscribe(&self.ledger.session.session_id, cursor).await;
-        Ok(match opened {
-            Ok(stream) => self.settling(state, Some(Source::new(stream, cursor)), None),
-            Err(RuntimeError {
-                kind: RuntimeErrorKind::HistoryUnavailable { lowest_available },
-                ..
-            }) => self.settling(state, None, Some(lowest_available)),
-            // The stream that is open may still bring the rest; silence decides.
-            Err(_) => self.settling(state, None, None),
-        })
-    }
-
-    fn settling(
-        &self,
-        state: SessionState,
-        probe: Option<Source>,
-        until: Option<Ordinal>,
-    ) -> Settling {
-        Settling { state, probe, until, deadline: self.settle_deadline(state, until) }
-    }
-
-    fn settle_deadline(&self, state: SessionState, until: Option<Ordinal>) -> Instant {
-        let config = &self.context.config;
-        // A resolved session has a last envelope, so its absence is waited for longer.
-        let wait = if until.is_some() || state == SessionState::Resolved {
-            config.settle_patience
-        } else {
-            config.settle_quiet
-        };
-        Instant::now() + wait
-    }
-
-    /// Whether nothing more can come.
-    fn is_settled(&self, over: &Settling) -> bool {
-        let all_here = over.until.is_some_and(|until| self.ledger.session.cursor >= until);
-        all_here || (over.state == SessionState::Resolved && self.ledger.ends_with_commitment())
-    }
-
-    async fn conclude_after(
-        &mut self,
-        in_flight: Option<oneshot::Receiver<Appended>>,
-        state: SessionState,
-    ) -> Result<Followed, Exit> {
-        settled(outcome_now(in_flight).await)?;
-        self.conclude(state).await?;
-        Ok(Followed::Over)
-    }
-
-    async fn compacted(
-        &mut self,
-        in_flight: Option<oneshot::Receiver<Appended>>,
-        lowest_available: Ordinal,
-    ) -> Result<Followed, Exit> {
-        settled(outcome_now(in_flight).await)?;
-        self.commit().await?;
-        if lowest_available > self.ledger.session.cursor {
-            self.record_gap(lowest_available).await?;
-        }
-        Ok(Followed::Compacted)
-    }
-
-    /// Commits everything, then leaves.
-    async fn after(
-        &mut self,
-        in_flight: Option<oneshot::Receiver<Appended>>,
-        followed: Followed,
-    ) -> Result<Followed, Exit> {
-        settled(outcome_now(in_flight).await)?;
-        self.commit().await?;
-        Ok(followed)
+        let suspended = state == SessionState::Suspended;
+        self.ledger.session_state(state, now);
+        let to = if suspended { RunState::Suspended } else { RunState::Running };
+        Ok(self.ledger.advance(to, now)?)
     }
 
     fn idle_deadline(&self) -> Instant {
@@ -318,24 +350,25 @@ impl Task<'_> {
     }
 }
 
-async fn outcome(in_flight: &mut Option<oneshot::Receiver<Appended>>) -> Option<Appended> {
-    match in_flight {
-        Some(answer) => answer.await.ok(),
+/// A future that may not be there; then it never ends.
+async fn some<F: Future + Unpin>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn probed(probe: Option<&mut Probe>) -> Probed {
+    match probe {
+        Some(probe) => probe.next().await,
         None => std::future::pending().await,
     }
 }
 
 /// The outcome of a commit that may be under way; none under way is fine.
-async fn outcome_now(in_flight: Option<oneshot::Receiver<Appended>>) -> Option<Appended> {
+async fn answer(in_flight: Option<oneshot::Receiver<Appended>>) -> Option<Appended> {
     match in_flight {
         Some(answer) => answer.await.ok(),
         None => Some(Appended::Committed),
-    }
-}
-
-async fn probe_next(probe: Option<&mut Source>) -> Option<Result<Envelope, RuntimeError>> {
-    match probe {
-        Some(probe) => probe.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -1,15 +1,35 @@
 //! What others asked of the run.
+//!
+//! **Invariant:** what is asked twice is done once, also when the first time is long past: a
+//! request that cannot be carried out again must not cost the run its batch.
+
+use std::collections::HashSet;
 
 use control_plane_domain::RunId;
 use control_plane_storage::model::{Artifact, InboxItem};
+use control_plane_storage::{Error, Store};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Exit, Task};
+use crate::signals::{Heard, SIGNAL};
 
 /// The kind of an item that adds an artifact.
 pub(crate) const ARTIFACT: &str = "artifact";
+
+/// What is in the inbox, and which artifacts the run has.
+pub(super) struct Inbox {
+    items: Vec<InboxItem>,
+    /// Items that are signals which are recorded already.
+    recorded: HashSet<i64>,
+    artifacts: HashSet<Uuid>,
+}
+
+/// The answer of the database.
+pub(super) type Fetched = Result<Inbox, Error>;
 
 #[derive(Deserialize)]
 struct ArtifactRequest {
@@ -21,36 +41,78 @@ struct ArtifactRequest {
 }
 
 impl Task<'_> {
+    /// Reads the inbox.
+    pub(super) fn fetch_inbox(&self) -> BoxFuture<'static, Fetched> {
+        let (store, id) = (self.context.store.clone(), self.ledger.run.id);
+        async move {
+            let items = store.inbox_list(id).await?;
+            let adds = items.iter().any(|item| item.kind == ARTIFACT);
+            let artifacts = if adds { store.artifact_list(id).await? } else { Vec::new() };
+            let artifacts = artifacts.into_iter().map(|artifact| artifact.id).collect();
+            let recorded = recorded(&store, id, &items).await?;
+            Ok(Inbox { items, recorded, artifacts })
+        }
+        .boxed()
+    }
+
     /// Carries out what is in the inbox; it is committed with the next batch.
     pub(super) async fn take_inbox(&mut self) -> Result<(), Exit> {
-        let id = self.ledger.run.id;
-        let items = match self.context.store.inbox_list(id).await {
-            Ok(items) => items,
-            Err(fault) => return Err(Exit::Reload(fault.to_string())),
-        };
-        for item in items {
-            if self.ledger.has_done(item.id) {
-                continue;
-            }
-            self.carry_out(id, item);
-        }
+        let inbox = self.fetch_inbox().await.map_err(|fault| Exit::Reload(fault.to_string()))?;
+        self.carry_out_all(inbox);
         Ok(())
     }
 
-    fn carry_out(&mut self, run_id: RunId, item: InboxItem) {
+    /// Carries out what was read.
+    pub(super) fn carry_out_all(&mut self, inbox: Inbox) {
+        let Inbox { items, recorded, artifacts } = inbox;
+        let id = self.ledger.run.id;
+        for item in items {
+            if recorded.contains(&item.id) {
+                self.ledger.inbox_done(item.id);
+            } else if !self.ledger.has_done(item.id) {
+                self.carry_out(id, item, &artifacts);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, run_id: RunId, item: InboxItem, artifacts: &HashSet<Uuid>) {
         let now = self.now();
-        let InboxItem { id, kind, payload, .. } = item;
-        if kind == ARTIFACT
+        let InboxItem { id: item, kind, payload, .. } = item;
+        if kind == SIGNAL
+            && let Ok(heard) = serde_json::from_value::<Heard>(payload.clone())
+        {
+            let authenticated = heard.sender_authenticated;
+            match heard.into_envelope() {
+                Some(envelope) => self.ledger.signal(envelope, authenticated, item, now),
+                None => self.ledger.inbox_done(item),
+            }
+        } else if kind == ARTIFACT
             && let Ok(request) = serde_json::from_value::<ArtifactRequest>(payload)
         {
-            let ArtifactRequest { id: artifact_id, kind, label, uri, inline } = request;
-            let artifact =
-                Artifact { id: artifact_id, run_id, kind, label, uri, inline, created_at: now };
-            self.ledger.artifact(artifact, id, now);
+            let ArtifactRequest { id, kind, label, uri, inline } = request;
+            if artifacts.contains(&id) || self.ledger.has_artifact(id) {
+                self.ledger.inbox_done(item);
+                return;
+            }
+            let artifact = Artifact { id, run_id, kind, label, uri, inline, created_at: now };
+            self.ledger.artifact(artifact, item, now);
         } else {
             // A newer version may have asked for it; ours cannot do it, and says so.
             tracing::warn!(run.id = %run_id, inbox.kind = kind, "Dropped an unknown request");
-            self.ledger.inbox_done(id);
+            self.ledger.inbox_done(item);
         }
     }
+}
+
+/// Which items are signals that the run has recorded: two instances may have heard them.
+async fn recorded(store: &Store, id: RunId, items: &[InboxItem]) -> Result<HashSet<i64>, Error> {
+    let mut recorded = HashSet::new();
+    for item in items.iter().filter(|item| item.kind == SIGNAL) {
+        if let Ok(heard) = serde_json::from_value::<Heard>(item.payload.clone())
+            && store.has_signal(id, &heard.sender, &heard.message_id).await?
+        {
+            recorded.insert(item.id);
+        }
+    }
+    Ok(recorded)
 }

@@ -5,14 +5,19 @@
 
 use control_plane_domain::runtime::RuntimeError;
 use control_plane_domain::{Envelope, Ordinal, Timestamp};
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, Fuse};
+use futures_util::{FutureExt, StreamExt};
 
 use crate::ledger::Ledger;
 
+/// What a runtime gives to a subscriber.
+pub(super) type Stream = BoxStream<'static, Result<Envelope, RuntimeError>>;
+
 /// One stream of a session's envelopes.
 pub(super) struct Source {
-    stream: BoxStream<'static, Result<Envelope, RuntimeError>>,
+    /// Fused, because a stream must not be asked again after its end, and [`Source::ready`] may
+    /// have met it.
+    stream: Fuse<Stream>,
     /// The ordinal of the next envelope.
     next: Ordinal,
     last_message_id: Option<String>,
@@ -20,7 +25,7 @@ pub(super) struct Source {
 }
 
 /// What an envelope turned out to be.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It is new, and recorded.
     Recorded,
@@ -34,11 +39,8 @@ pub(super) enum Taken {
 
 impl Source {
     /// A stream that was opened after ordinal `after`.
-    pub(super) fn new(
-        stream: BoxStream<'static, Result<Envelope, RuntimeError>>,
-        after: Ordinal,
-    ) -> Self {
-        Self { stream, next: after + 1, last_message_id: None, fault: None }
+    pub(super) fn new(stream: Stream, after: Ordinal) -> Self {
+        Self { stream: stream.fuse(), next: after + 1, last_message_id: None, fault: None }
     }
 
     /// The next frame; `None` at the stream's end. Dropping the future loses nothing.
@@ -49,14 +51,27 @@ impl Source {
         self.stream.next().await
     }
 
-    /// Puts a fault back that was met while draining, so that it is the next frame.
-    pub(super) fn fail_next(&mut self, fault: RuntimeError) {
-        self.fault = Some(fault);
-    }
-
-    /// The next frame, if it is here already.
-    pub(super) fn ready(&mut self) -> Option<Result<Envelope, RuntimeError>> {
-        futures_util::FutureExt::now_or_never(self.stream.next()).flatten()
+    /// Records an envelope and those that are here already, as long as there is room for them.
+    pub(super) fn take_all(
+        &mut self,
+        ledger: &mut Ledger,
+        envelope: Envelope,
+        now: Timestamp,
+        room: usize,
+    ) -> Taken {
+        let mut taken = self.take(ledger, envelope, now);
+        // What follows a Commitment is read after it was asked what the Commitment did.
+        while taken != Taken::Diverged && ledger.has_room(room) && !ledger.ends_with_commitment() {
+            match self.stream.next().now_or_never().flatten() {
+                Some(Ok(envelope)) => taken = self.take(ledger, envelope, now),
+                Some(Err(fault)) => {
+                    self.fault = Some(fault);
+                    break;
+                }
+                None => break,
+            }
+        }
+        taken
     }
 
     /// Puts an envelope where it belongs.
@@ -70,31 +85,26 @@ impl Source {
             return Taken::Redelivered;
         }
         let cursor = ledger.session.cursor;
-        if self.next <= cursor {
-            let recorded = ledger.session.last_message_id.as_deref();
-            if self.next == cursor && recorded.is_some_and(|id| id != envelope.message_id) {
-                return Taken::Diverged;
-            }
-            self.count(&envelope);
-            return Taken::Known;
-        }
-        if ledger.has_seen(&envelope.message_id) {
-            return Taken::Redelivered;
-        }
-        self.count(&envelope);
-        metrics::counter!(
-            "macp_inbound_messages_total",
-            "mode" => mode_label(&envelope.mode),
-            "message_type" => type_label(&envelope.message_type),
-        )
-        .increment(1);
-        ledger.envelope(envelope, now);
-        Taken::Recorded
-    }
-
-    fn count(&mut self, envelope: &Envelope) {
+        let taken = match ledger.place(&envelope.message_id) {
+            Some(place) if place < self.next => return Taken::Redelivered,
+            Some(place) if place == self.next => Taken::Known,
+            Some(_later) => return Taken::Diverged,
+            None if self.next > cursor => Taken::Recorded,
+            None if ledger.knows_all_at(self.next) => return Taken::Diverged,
+            None => Taken::Known,
+        };
         self.next += 1;
         self.last_message_id = Some(envelope.message_id.clone());
+        if taken == Taken::Recorded {
+            metrics::counter!(
+                "macp_inbound_messages_total",
+                "mode" => mode_label(&envelope.mode),
+                "message_type" => type_label(&envelope.message_type),
+            )
+            .increment(1);
+            ledger.envelope(envelope, now);
+        }
+        taken
     }
 }
 
@@ -142,3 +152,6 @@ fn mode_label(mode: &str) -> &'static str {
 fn type_label(message_type: &str) -> &'static str {
     TYPES.into_iter().find(|known| *known == message_type).unwrap_or("other")
 }
+
+#[cfg(test)]
+mod tests;

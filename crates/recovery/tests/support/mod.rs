@@ -8,7 +8,7 @@ use std::time::Duration;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{
-    CanonicalEvent, RunDescriptor, RunId, RunState, SessionId, SystemClock,
+    CanonicalEvent, Clock, RunDescriptor, RunId, RunState, SessionId, SystemClock,
 };
 use control_plane_projection::{Projection, state};
 use control_plane_recovery::{Config, Engine};
@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// An engine, its database, and the means to stop it.
-pub struct Rig {
-    pub database: TestDb,
-    pub store: Store,
-    pub engine: Engine,
+pub(crate) struct Rig {
+    pub(crate) database: TestDb,
+    pub(crate) store: Store,
+    pub(crate) engine: Engine,
     stop: CancellationToken,
     tasks: TaskTracker,
     config: Config,
@@ -31,7 +31,7 @@ pub struct Rig {
 }
 
 /// Waits that a test can afford.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         session_wait: Duration::from_secs(30),
         settle_quiet: Duration::from_millis(300),
@@ -44,15 +44,24 @@ pub fn config() -> Config {
 }
 
 impl Rig {
-    pub fn start(kind: Kind, runtime: impl Runtime) -> Self {
+    pub(crate) fn start(kind: Kind, runtime: impl Runtime) -> Self {
         Self::with_config(kind, runtime, config())
     }
 
-    pub fn with_config(kind: Kind, runtime: impl Runtime, config: Config) -> Self {
-        Self::on(TestDb::new(kind), Arc::new(runtime), config)
+    pub(crate) fn with_config(kind: Kind, runtime: impl Runtime, config: Config) -> Self {
+        Self::on(TestDb::new(kind), Arc::new(runtime), config, Arc::new(SystemClock))
     }
 
-    fn on(database: TestDb, runtime: Arc<dyn Runtime>, config: Config) -> Self {
+    pub(crate) fn with_clock(kind: Kind, runtime: impl Runtime, clock: Arc<dyn Clock>) -> Self {
+        Self::on(TestDb::new(kind), Arc::new(runtime), config(), clock)
+    }
+
+    fn on(
+        database: TestDb,
+        runtime: Arc<dyn Runtime>,
+        config: Config,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         let url = DatabaseUrl::parse(&database.url()).unwrap();
         let store = Store::connect(&control_plane_storage::Config::new(url)).unwrap();
         let stop = CancellationToken::new();
@@ -60,7 +69,7 @@ impl Rig {
         let engine = Engine::start(
             store.clone(),
             Arc::clone(&runtime),
-            Arc::new(SystemClock),
+            clock,
             config.clone(),
             stop.clone(),
             tasks.clone(),
@@ -69,11 +78,11 @@ impl Rig {
     }
 
     /// Starts another engine on the database of one that was stopped.
-    pub fn resume(database: TestDb, runtime: Arc<dyn Runtime>, config: Config) -> Self {
-        Self::on(database, runtime, config)
+    pub(crate) fn resume(database: TestDb, runtime: Arc<dyn Runtime>, config: Config) -> Self {
+        Self::on(database, runtime, config, Arc::new(SystemClock))
     }
 
-    pub async fn stop(self) -> (TestDb, Arc<dyn Runtime>, Config) {
+    pub(crate) async fn stop(self) -> (TestDb, Arc<dyn Runtime>, Config) {
         let Self { database, store, engine, stop, tasks, config, runtime } = self;
         stop.cancel();
         tasks.close();
@@ -83,14 +92,14 @@ impl Rig {
     }
 
     /// Posts a run for a session.
-    pub async fn post(&self, session: &SessionId, mode: &str) -> RunId {
+    pub(crate) async fn post(&self, session: &SessionId, mode: &str) -> RunId {
         let launched = self.engine.launch(descriptor(session, mode)).await.unwrap();
         assert_eq!(&launched.session_id, session);
         launched.run_id
     }
 
     /// Waits until the run is in this state.
-    pub async fn reaches(&self, run: RunId, state: RunState) {
+    pub(crate) async fn reaches(&self, run: RunId, state: RunState) {
         let ask = async || self.store.run_get(run).await.map(|run| (run.state, run.error_message));
         wait_for(DEADLINE, ask, |now| now.as_ref().is_ok_and(|(now, _)| *now == state))
             .await
@@ -98,34 +107,63 @@ impl Rig {
     }
 
     /// Waits until this many envelopes are recorded.
-    pub async fn has_recorded(&self, run: RunId, envelopes: usize) {
+    pub(crate) async fn has_recorded(&self, run: RunId, envelopes: usize) {
         let ask = async || self.store.list_raw_by_run(run, 0, 100_000).await.unwrap().len();
         wait_for(DEADLINE, ask, |count| *count >= envelopes).await;
     }
 
     /// Waits until an event with `"type": name` and this status or reason is in the log.
-    pub async fn has_event(&self, run: RunId, name: &str) -> CanonicalEvent {
+    pub(crate) async fn has_event(&self, run: RunId, name: &str) -> CanonicalEvent {
         let ask = async || {
             self.events(run).await.into_iter().find(|event| event.event_type.as_str() == name)
         };
         wait_for(DEADLINE, ask, Option::is_some).await.unwrap()
     }
 
-    pub async fn events(&self, run: RunId) -> Vec<CanonicalEvent> {
+    pub(crate) async fn events(&self, run: RunId) -> Vec<CanonicalEvent> {
         let entries = self.store.events(run, 0, 1_000_000).await.unwrap();
         entries.iter().map(|entry| serde_json::from_slice(&entry.body).unwrap()).collect()
     }
 
     /// The types of the events, in order, without the messages'.
-    pub async fn story(&self, run: RunId) -> Vec<String> {
+    pub(crate) async fn story(&self, run: RunId) -> Vec<String> {
         let events = self.events(run).await;
         let told = events.iter().map(|event| event.event_type.as_str());
         told.filter(|name| *name != "message.received").map(str::to_owned).collect()
     }
 
+    /// Why the run failed, once it has.
+    pub(crate) async fn fails_with(&self, run: RunId, code: &str) {
+        self.reaches(run, RunState::Failed).await;
+        let failed = self.store.run_get(run).await.unwrap();
+        assert_eq!(failed.error_code.as_deref(), Some(code), "{:?}", failed.error_message);
+    }
+
+    /// How many events have this status: `opened`, `reconnecting`, `recovered`.
+    pub(crate) async fn count_status(&self, run: RunId, status: &str) -> usize {
+        let events = self.events(run).await;
+        let is = |event: &&CanonicalEvent| event.data.get("status").is_some_and(|it| it == status);
+        events
+            .iter()
+            .filter(is)
+            .filter(|event| event.event_type.as_str().contains("stream"))
+            .count()
+    }
+
+    /// The ordinals that are recorded.
+    pub(crate) async fn ordinals(&self, run: RunId) -> Vec<i64> {
+        let raw = self.store.list_raw_by_run(run, 0, 100_000).await.unwrap();
+        raw.iter().filter_map(|raw| raw.ordinal).collect()
+    }
+
+    /// The last event of the log.
+    pub(crate) async fn last_event(&self, run: RunId) -> String {
+        self.story(run).await.pop().unwrap_or_default()
+    }
+
     /// What must hold of every run: the recorded ids are exactly those accepted, once each and in
     /// order; the log is contiguous and its chain unbroken; the state is a cold fold of it.
-    pub async fn is_whole(&self, run: RunId, accepted: &[String]) {
+    pub(crate) async fn is_whole(&self, run: RunId, accepted: &[String]) {
         let raw = self.store.list_raw_by_run(run, 0, 1_000_000).await.unwrap();
         let ordinals: Vec<i64> = raw.iter().filter_map(|raw| raw.ordinal).collect();
         let wanted: Vec<i64> = (1..=i64::try_from(accepted.len()).unwrap()).collect();
@@ -136,7 +174,7 @@ impl Rig {
     }
 
     /// The part of [`Rig::is_whole`] that holds even when envelopes are missing.
-    pub async fn log_is_sound(&self, run: RunId) {
+    pub(crate) async fn log_is_sound(&self, run: RunId) {
         let entries = self.store.events(run, 0, 1_000_000).await.unwrap();
         let mut chain = ChainHash::EMPTY;
         let mut cold = Projection::empty(run);
@@ -155,7 +193,7 @@ impl Rig {
 }
 
 /// What a caller posts for a session.
-pub fn descriptor(session: &SessionId, mode: &str) -> RunDescriptor {
+pub(crate) fn descriptor(session: &SessionId, mode: &str) -> RunDescriptor {
     RunDescriptor::parse(&json!({
         "mode": "live",
         "runtime": { "kind": "rust" },

@@ -1,0 +1,181 @@
+//! What runs are told while they work: what their session became, and that their inbox has news.
+//!
+//! **Invariant:** nothing told is lost without a trace. A run that is told more than it can take in
+//! is told to look for itself instead.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use control_plane_domain::{RunId, SessionId, SessionState};
+use tokio::sync::Notify;
+
+/// Most hints that wait for one run.
+const MAX_HINTS: usize = 32;
+
+/// What a run is told of its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hint {
+    /// The session has just become this. Changes come in their order.
+    Became(SessionState),
+    /// The session was seen like this a while ago; it may have changed again.
+    Seen(SessionState),
+    /// Something happened that does not tell its meaning: look.
+    Look,
+}
+
+/// Who listens, by session. Two runs may: one that is over, and the one that came after it.
+#[derive(Default)]
+pub(crate) struct Listeners(Mutex<HashMap<SessionId, Vec<Place>>>);
+
+/// A run, and where it is told things.
+type Place = (RunId, Arc<Mailbox>);
+
+/// What was told and not heard yet.
+#[derive(Default)]
+struct Mailbox {
+    hints: Mutex<VecDeque<Hint>>,
+    news: Notify,
+    asked: Notify,
+}
+
+impl Listeners {
+    /// Registers a run. It is told of what comes after this call.
+    pub(crate) fn listen(self: &Arc<Self>, session: SessionId, run: RunId) -> Listener {
+        let mailbox = Arc::<Mailbox>::default();
+        let place = (run, Arc::clone(&mailbox));
+        lock(&self.0).entry(session.clone()).or_default().push(place);
+        Listener { listeners: Arc::clone(self), session, mailbox }
+    }
+
+    /// Tells the runs that follow `session`, if there are any.
+    pub(crate) fn tell(&self, session: &SessionId, hint: Hint) {
+        if let Some(places) = lock(&self.0).get(session) {
+            places.iter().for_each(|(_, mailbox)| mailbox.tell(hint));
+        }
+    }
+
+    /// Tells a run that something is in its inbox.
+    pub(crate) fn nudge(&self, run: RunId) {
+        let lock = lock(&self.0);
+        let places = lock.values().flatten().filter(|(listening, _)| *listening == run);
+        places.for_each(|(_, mailbox)| mailbox.asked.notify_one());
+    }
+
+    /// Whether nobody listens.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+}
+
+impl Mailbox {
+    fn tell(&self, hint: Hint) {
+        let mut hints = lock(&self.hints);
+        if hints.len() >= MAX_HINTS {
+            hints.clear();
+            hints.push_back(Hint::Look);
+        } else if hints.back() != Some(&hint) {
+            hints.push_back(hint);
+        }
+        drop(hints);
+        self.news.notify_one();
+    }
+}
+
+/// A run's place among the listeners; it leaves when dropped.
+pub(crate) struct Listener {
+    listeners: Arc<Listeners>,
+    session: SessionId,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Listener {
+    /// The next hint. Dropping the future loses nothing.
+    pub(crate) async fn next(&self) -> Hint {
+        loop {
+            let hint = lock(&self.mailbox.hints).pop_front();
+            match hint {
+                Some(hint) => return hint,
+                None => self.mailbox.news.notified().await,
+            }
+        }
+    }
+
+    /// Waits until something may be in the inbox. Dropping the future loses nothing.
+    pub(crate) async fn asked(&self) {
+        self.mailbox.asked.notified().await;
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut lock = lock(&self.listeners.0);
+        if let Some(places) = lock.get_mut(&self.session) {
+            places.retain(|(_, mailbox)| !Arc::ptr_eq(mailbox, &self.mailbox));
+            if places.is_empty() {
+                lock.remove(&self.session);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_hears_of_its_session_until_it_leaves() {
+        let listeners = Arc::new(Listeners::default());
+        let session = SessionId::random();
+        let listener = listeners.listen(session.clone(), RunId::random());
+
+        listeners.tell(&session, Hint::Look);
+        listeners.tell(&SessionId::random(), Hint::Became(SessionState::Resolved));
+
+        assert_eq!(listener.next().now_or_never(), Some(Hint::Look));
+        assert_eq!(listener.next().now_or_never(), None);
+        drop(listener);
+        assert!(listeners.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_told_too_much_is_told_to_look() {
+        let listeners = Arc::new(Listeners::default());
+        let session = SessionId::random();
+        let listener = listeners.listen(session.clone(), RunId::random());
+
+        for _ in 0..MAX_HINTS {
+            listeners.tell(&session, Hint::Became(SessionState::Suspended));
+            listeners.tell(&session, Hint::Became(SessionState::Open));
+        }
+
+        let mut heard = Vec::new();
+        while let Some(hint) = listener.next().now_or_never() {
+            heard.push(hint);
+        }
+        assert_eq!(heard.first(), Some(&Hint::Look));
+        assert!(heard.len() <= MAX_HINTS);
+    }
+
+    #[tokio::test]
+    async fn two_runs_of_one_session_do_not_silence_each_other() {
+        let listeners = Arc::new(Listeners::default());
+        let session = SessionId::random();
+        let run = RunId::random();
+        let first = listeners.listen(session.clone(), run);
+        let second = listeners.listen(session.clone(), run);
+
+        drop(first);
+        listeners.tell(&session, Hint::Look);
+        listeners.nudge(run);
+
+        assert_eq!(second.next().now_or_never(), Some(Hint::Look));
+        assert!(second.asked().now_or_never().is_some());
+    }
+}
