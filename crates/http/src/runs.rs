@@ -4,7 +4,6 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::{Run, RunId, RunState, SessionId, time};
 use control_plane_projection::{Projection, state as projection_state};
 use control_plane_storage::Store;
@@ -92,8 +91,8 @@ pub(crate) async fn metrics(
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let run = find(&context.store, &id).await?;
-    let metrics = context.store.metrics_get(run.id).await?;
-    Ok(HttpResponse::Ok().json(metrics.unwrap_or_else(|| RunMetrics::empty(run.id))))
+    let metrics = control_plane_insights::metrics(&context.store, run.id).await?;
+    Ok(HttpResponse::Ok().json(metrics))
 }
 
 /// `GET /runs/{id}/artifacts`

@@ -129,9 +129,7 @@ async fn check_envelopes(store: &Store, id: RunId, found: &mut Integrity) -> Res
             last = ordinal;
             found.envelopes += 1;
             if !seen.insert(raw.envelope.message_id.clone()) {
-                found
-                    .faults
-                    .push(format!("message {} is recorded twice", raw.envelope.message_id));
+                found.faults.push(format!("message {} is recorded twice", raw.envelope.message_id));
             }
         }
     }

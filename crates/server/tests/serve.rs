@@ -63,7 +63,8 @@ async fn a_watcher_that_resumes_across_kills_gets_every_event_once() {
         while event_ids(&[watcher.next(DEADLINE).await.expect("a frame")]).is_empty() {}
         let last = watcher.last_event_id().unwrap().to_owned();
         let seen: i64 = last.parse().unwrap();
-        ids.extend(ids.last().map_or(1, |last| last + 1)..=seen);
+        let next: i64 = ids.last().copied().unwrap_or_default() + 1;
+        ids.extend(next..=seen);
         stage.server.kill();
         stage.server.restart().await;
         watcher = SseClient::resume(url.clone(), last).await;

@@ -58,9 +58,10 @@ impl Store {
                     waiting.extend([second, part]);
                 }
                 Err(fault) => {
-                    let outcome = match fault {
-                        Error::Refused(reason) => Appended::Refused(reason),
-                        other => Appended::Unknown(describe(&other)),
+                    let outcome = if let Error::Refused(reason) = fault {
+                        Appended::Refused(reason)
+                    } else {
+                        Appended::Unknown(describe(&fault))
                     };
                     outcomes.extend(part.iter().map(|(place, _)| (*place, outcome.clone())));
                 }
@@ -74,7 +75,10 @@ impl Store {
         match &self.0.backend {
             Backend::Postgres(db) => {
                 let batches: Vec<&Append> = part.iter().map(|(_, batch)| &**batch).collect();
-                postgres::append(&mut *db.write().await?, &batches).await
+                let mut conn = db.connection().await?;
+                let done = postgres::append(&mut conn, &batches).await;
+                postgres::settle(conn, &done);
+                done
             }
             Backend::Sqlite(db) => {
                 let mut writer = db.write().await?;

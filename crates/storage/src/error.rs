@@ -108,6 +108,7 @@ impl Error {
 
 impl From<diesel::result::Error> for Error {
     /// Sorts by what helps: another connection, other data, or nothing that we know of.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "diesel's error is non-exhaustive")]
     fn from(error: diesel::result::Error) -> Self {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         match error {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::{Ordinal, Position, Run, RunId, Seq, Session, SessionId, Timestamp};
 use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, DatabaseUrl};
 use crate::error::{Error, Result};
@@ -29,33 +31,63 @@ pub(crate) struct Inner {
     pub(crate) hub: Hub,
     /// The number under which this process is alive, and owns runs.
     instance: i64,
+    home: Home,
 }
 
 pub(crate) enum Backend {
-    Postgres(Postgres),
-    Sqlite(Sqlite),
+    Postgres(Box<Postgres>),
+    Sqlite(Box<Sqlite>),
 }
 
-/// Runs one query of the shared modules on a connection that reads.
+/// The runtime that a store lives on; if it was opened outside of any, that of each caller.
+#[derive(Clone)]
+pub(crate) struct Home(Option<Handle>);
+
+impl Home {
+    fn here() -> Self {
+        Self(Handle::try_current().ok())
+    }
+
+    pub(crate) fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        match &self.0 {
+            Some(handle) => handle.spawn(work),
+            None => tokio::spawn(work),
+        }
+    }
+}
+
+/// Runs one query of the shared modules on a connection that reads. Its arguments are owned by the
+/// caller, or borrowed from what the caller owns: on SQLite they move into a task.
 macro_rules! read {
     ($self:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {
         match &$self.0.backend {
             Backend::Postgres(db) => {
-                let done = postgres::$module::$function(&mut *db.read().await?, $($argument),*).await;
-                match done {
-                    // The server was restarted while the connection was idle: a read is free to
-                    // try another one.
-                    Err(Error::Unavailable(_)) => {
-                        postgres::$module::$function(&mut *db.read().await?, $($argument),*).await
-                    }
-                    settled => settled,
+                let mut conn = db.connection().await?;
+                let mut done = postgres::$module::$function(&mut *conn, $($argument),*).await;
+                postgres::settle(conn, &done);
+                // The server was restarted while the connection was idle: a read is free to try
+                // another one.
+                if let Err(Error::Unavailable(_)) = &done {
+                    let mut conn = db.connection().await?;
+                    done = postgres::$module::$function(&mut *conn, $($argument),*).await;
+                    postgres::settle(conn, &done);
                 }
-            }
-            Backend::Sqlite(db) => {
-                let mut reader = db.read().await?;
-                let done = sqlite::$module::$function(reader.connection()?, $($argument),*).await;
-                reader.settle(&done);
                 done
+            }
+            // In a task of its own: dropping a future of diesel-async that runs on SQLite blocks its
+            // thread until the query is done, and panics where actix's handlers run.
+            Backend::Sqlite(_) => {
+                $self
+                    .task(move |store: Store| async move {
+                        let mut conn = store.sqlite()?.read().await?;
+                        let done = sqlite::$module::$function(&mut *conn, $($argument),*).await;
+                        sqlite::settle(conn, &done);
+                        done
+                    })
+                    .await
             }
         }
     };
@@ -66,7 +98,10 @@ macro_rules! write {
     ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {
         match &$store.0.backend {
             Backend::Postgres(db) => {
-                postgres::$module::$function(&mut *db.write().await?, $($argument),*).await
+                let mut conn = db.connection().await?;
+                let done = postgres::$module::$function(&mut *conn, $($argument),*).await;
+                postgres::settle(conn, &done);
+                done
             }
             Backend::Sqlite(db) => {
                 let mut writer = db.write().await?;
@@ -82,15 +117,21 @@ macro_rules! write {
 impl Store {
     /// Opens a store. PostgreSQL is connected to at the first query; SQLite is locked here.
     ///
+    /// Its connections and its writes live on the runtime that this is called on, whoever asks for
+    /// them: a caller's runtime may end before they do.
+    ///
     /// # Errors
     /// [`Error::Config`] when the settings make no sense or another process has the file.
     pub fn connect(config: &Config) -> Result<Self> {
+        let home = Home::here();
         let backend = match &config.url {
-            DatabaseUrl::Postgres(url) => Backend::Postgres(Postgres::new(url, config)?),
-            DatabaseUrl::Sqlite(path) => Backend::Sqlite(Sqlite::new(path, config)?),
+            DatabaseUrl::Postgres(url) => {
+                Backend::Postgres(Box::new(Postgres::new(url, config, home.clone())?))
+            }
+            DatabaseUrl::Sqlite(path) => Backend::Sqlite(Box::new(Sqlite::new(path, config)?)),
         };
         let instance = i64::from_be_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
-        Ok(Self(Arc::new(Inner { backend, hub: Hub::default(), instance })))
+        Ok(Self(Arc::new(Inner { backend, hub: Hub::default(), instance, home })))
     }
 
     /// `postgres` or `sqlite`.
@@ -174,7 +215,8 @@ impl Store {
 
     /// A page of runs, with the number of all that match.
     pub async fn run_list(&self, filter: &RunFilter) -> Result<Page<Run>> {
-        read!(self, runs::list(filter))
+        let filter = filter.clone();
+        read!(self, runs::list(&filter))
     }
 
     /// How far a run is.
@@ -188,6 +230,35 @@ impl Store {
     }
 
     /// At most `limit` events of a run after `after`, in order.
+    ///
+    /// A whole log, page by page, with its hash chain checked:
+    ///
+    /// ```
+    /// use control_plane_domain::event::ChainHash;
+    ///
+    /// # use control_plane_storage::{Config, DatabaseUrl, Store};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let url = format!("sqlite://{}", folder.path().join("a.db").display());
+    /// # let store = Store::connect(&Config::new(DatabaseUrl::parse(&url)?))?;
+    /// # store.migrate().await?;
+    /// # let run_id = control_plane_domain::RunId::random();
+    /// let (mut after, mut head) = (0, ChainHash::EMPTY);
+    /// loop {
+    ///     let page = store.list_canonical_range(run_id, after, 1000).await?;
+    ///     for event in &page {
+    ///         head = head.then(std::str::from_utf8(&event.body)?);
+    ///         assert_eq!(event.hash, head, "event {} was changed", event.seq);
+    ///         after = event.seq;
+    ///     }
+    ///     if page.is_empty() {
+    ///         break;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn list_canonical_range(
         &self,
         id: RunId,
@@ -204,10 +275,36 @@ impl Store {
 
     /// A page of events of one run or of all.
     pub async fn event_list(&self, filter: &EventFilter) -> Result<Page<LogEntry>> {
-        read!(self, events::list(filter))
+        let filter = filter.clone();
+        read!(self, events::list(&filter))
     }
 
     /// At most `limit` session envelopes of a run after ordinal `after`, in order.
+    ///
+    /// Ordinals that are missing between two envelopes were accepted by the runtime and could not be
+    /// read any more:
+    ///
+    /// ```
+    /// # use control_plane_storage::{Config, DatabaseUrl, Store};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let url = format!("sqlite://{}", folder.path().join("a.db").display());
+    /// # let store = Store::connect(&Config::new(DatabaseUrl::parse(&url)?))?;
+    /// # store.migrate().await?;
+    /// # let run_id = control_plane_domain::RunId::random();
+    /// let mut next = 1;
+    /// for raw in store.list_raw_by_run(run_id, 0, 1000).await? {
+    ///     let ordinal = raw.ordinal.unwrap_or(next);
+    ///     if ordinal > next {
+    ///         println!("{next} to {} are missing", ordinal - 1);
+    ///     }
+    ///     println!("{ordinal} {} of {}", raw.envelope.message_type, raw.envelope.sender);
+    ///     next = ordinal + 1;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn list_raw_by_run(
         &self,
         id: RunId,
@@ -220,6 +317,12 @@ impl Store {
     /// The message ids of a run's last `limit` session envelopes, oldest first.
     pub async fn last_message_ids(&self, id: RunId, limit: i64) -> Result<Vec<String>> {
         read!(self, raw::last_message_ids(id, limit))
+    }
+
+    /// Whether a signal of `sender` is recorded already: what two instances heard counts once.
+    pub async fn has_signal(&self, id: RunId, sender: &str, message_id: &str) -> Result<bool> {
+        let (sender, message_id) = (sender.to_owned(), message_id.to_owned());
+        read!(self, raw::has_signal(id, &sender, &message_id))
     }
 
     /// A run's snapshot, if one was taken.
@@ -243,7 +346,29 @@ impl Store {
         read!(self, derived::artifact_list(id))
     }
 
-    /// Follows a run's log after `after`.
+    /// Follows a run's log after `after`: what is there first, then what comes.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use control_plane_storage::{Config, DatabaseUrl, Store};
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// # let url = format!("sqlite://{}", folder.path().join("a.db").display());
+    /// # let store = Store::connect(&Config::new(DatabaseUrl::parse(&url)?))?;
+    /// # store.migrate().await?;
+    /// # let run_id = control_plane_domain::RunId::random();
+    /// let mut follower = store.follow(run_id, 0);
+    /// // `next` waits, and may be dropped at any time: nothing is lost.
+    /// let news = tokio::time::timeout(Duration::from_millis(20), follower.next(100)).await;
+    /// match news {
+    ///     Ok(events) => println!("{} events, up to {}", events?.len(), follower.cursor()),
+    ///     Err(_elapsed) => println!("nothing after {}", follower.cursor()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn follow(&self, id: RunId, after: Seq) -> Follower {
         Follower::new(self.clone(), &self.0.hub, id, after)
     }
@@ -360,6 +485,13 @@ impl Store {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let store = self.clone();
-        tokio::spawn(work(store)).await.map_err(|_ended| Error::Task)?
+        self.0.home.spawn(work(store)).await.map_err(|_ended| Error::Task)?
+    }
+
+    fn sqlite(&self) -> Result<&Sqlite> {
+        match &self.0.backend {
+            Backend::Sqlite(db) => Ok(db),
+            Backend::Postgres(_) => Err(Error::Config("this is not SQLite".to_owned())),
+        }
     }
 }

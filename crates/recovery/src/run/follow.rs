@@ -173,7 +173,7 @@ impl Task<'_> {
                 Next::Quiet => {
                     return Ok(match &beside.settling {
                         None => Followed::Idle,
-                        Some(over) if over.served || true || over.until.is_some() => Followed::Over,
+                        Some(over) if over.served || over.until.is_some() => Followed::Over,
                         Some(_) => Followed::Lost("a subscription is not served".to_owned()),
                     });
                 }

@@ -1,6 +1,12 @@
 //! The engine as a whole: who follows a run, what is asked of it, what agents send, and a database
 //! that goes away.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

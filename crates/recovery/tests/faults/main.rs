@@ -1,6 +1,12 @@
 //! What a runtime may do to us, done by a scripted one: whatever it is, a run is whole in the end,
 //! or says what is missing.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,6 +1,11 @@
 //! An engine on a real database, and what must hold of every run it followed.
 
 #![expect(dead_code, reason = "each test binary uses its own part")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +67,7 @@ impl Rig {
         config: Config,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let url = DatabaseUrl::parse(&database.url()).unwrap();
+        let url = DatabaseUrl::parse(database.url()).unwrap();
         let store = Store::connect(&control_plane_storage::Config::new(url)).unwrap();
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();

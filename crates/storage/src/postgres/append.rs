@@ -32,7 +32,7 @@ WITH batch AS (
 ), locked AS (
     SELECT r.id FROM runs r JOIN batch b
       ON r.id = b.id AND r.epoch = b.epoch AND r.last_event_seq = b.expected_seq
-    ORDER BY r.id FOR UPDATE OF r
+    ORDER BY r.id FOR NO KEY UPDATE OF r
 ), fenced AS (
     UPDATE runs r SET status = b.status, runtime_version = b.runtime_version,
         runtime_session_id = b.runtime_session_id, last_event_seq = b.last_event_seq,
@@ -87,7 +87,13 @@ WITH batch AS (
     WHERE t.run_id = m.run_id
 ), projection_rows AS (
     INSERT INTO run_projections
-    SELECT p.* FROM json_to_recordset(?::json) AS p(
+    SELECT p.run_id, p.version, p.schema_version, COALESCE(p.run_summary, 'null'),
+        COALESCE(p.participants, 'null'), COALESCE(p.graph, 'null'),
+        COALESCE(p.decision, 'null'), COALESCE(p.signals, 'null'), COALESCE(p.progress, 'null'),
+        COALESCE(p.timeline, 'null'), COALESCE(p.trace_summary, 'null'),
+        COALESCE(p.outbound_messages, 'null'), COALESCE(p.policy, 'null'),
+        COALESCE(p.llm, 'null'), COALESCE(p.fold, 'null')
+    FROM json_to_recordset(?::json) AS p(
         run_id uuid, version bigint, schema_version integer, run_summary jsonb,
         participants jsonb, graph jsonb, decision jsonb, signals jsonb, progress jsonb,
         timeline jsonb, trace_summary jsonb, outbound_messages jsonb, policy jsonb, llm jsonb,

@@ -22,6 +22,7 @@ pub(crate) mod sessions;
 
 use std::time::Duration;
 
+use diesel::ConnectionError;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
@@ -32,6 +33,7 @@ use tokio::sync::Mutex;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::store::Home;
 
 pub(crate) use append::append;
 
@@ -51,12 +53,19 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    pub(crate) fn new(url: &str, config: &Config) -> Result<Self> {
+    pub(crate) fn new(url: &str, config: &Config, home: Home) -> Result<Self> {
         connect::check(url)?;
         let mut manager = ManagerConfig::default();
-        // A broken connection shows itself at its first use; a ping per checkout is a round trip.
+        // One that is closed is never given out; a ping per checkout would be a round trip.
         manager.recycling_method = RecyclingMethod::Fast;
-        manager.custom_setup = Box::new(|url| Box::pin(connect::establish(url.to_owned())));
+        // A connection is driven by the runtime that opened it, so it is opened at home.
+        manager.custom_setup = Box::new(move |url| {
+            let task = home.spawn(connect::establish(url.to_owned()));
+            Box::pin(async move {
+                let ended = |_| ConnectionError::BadConnection("its task ended early".to_owned());
+                task.await.map_err(ended)?
+            })
+        });
         let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
         let pool = Pool::builder(manager)
             .max_size(config.pool_max)
@@ -68,12 +77,8 @@ impl Postgres {
         Ok(Self { pool, url: url.to_owned(), liveness: Mutex::new(None) })
     }
 
-    pub(crate) async fn read(&self) -> Result<Object<Connection>> {
+    pub(crate) async fn connection(&self) -> Result<Object<Connection>> {
         self.pool.get().await.map_err(|fault| Error::Unavailable(chain(&fault)))
-    }
-
-    pub(crate) async fn write(&self) -> Result<Object<Connection>> {
-        self.read().await
     }
 
     pub(crate) async fn migrate(&self) -> Result<()> {
@@ -151,6 +156,13 @@ impl Postgres {
     }
 }
 
+/// Gives a connection back, unless it broke: it may not have noticed yet.
+pub(crate) fn settle<T>(conn: Object<Connection>, done: &Result<T>) {
+    if let Err(Error::Unavailable(_)) = done {
+        drop(Object::take(conn));
+    }
+}
+
 async fn try_lock(conn: &mut Connection, key: i64) -> Result<bool> {
     diesel::define_sql_function!(
         fn pg_try_advisory_lock(key: diesel::sql_types::BigInt) -> diesel::sql_types::Bool
@@ -158,7 +170,7 @@ async fn try_lock(conn: &mut Connection, key: i64) -> Result<bool> {
     Ok(diesel::select(pg_try_advisory_lock(key)).get_result(conn).await?)
 }
 
-fn unavailable(fault: diesel::ConnectionError) -> Error {
+fn unavailable(fault: ConnectionError) -> Error {
     Error::Unavailable(fault.to_string())
 }
 

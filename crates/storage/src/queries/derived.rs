@@ -105,7 +105,7 @@ pub(crate) async fn projection_put(conn: &mut Connection, row: &ProjectionRow) -
 }
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = run_metrics, treat_none_as_null = true)]
+#[diesel(table_name = run_metrics, treat_none_as_null = true, treat_none_as_default_value = false)]
 pub(super) struct MetricsRow {
     run_id: DbUuid,
     event_count: i64,
@@ -192,7 +192,7 @@ pub(crate) async fn metrics_insert(conn: &mut Connection, metrics: &RunMetrics) 
 }
 
 #[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = run_artifacts)]
+#[diesel(table_name = run_artifacts, treat_none_as_default_value = false)]
 pub(super) struct ArtifactRow {
     id: DbUuid,
     run_id: DbUuid,

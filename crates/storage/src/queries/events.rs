@@ -14,7 +14,7 @@ use crate::model::{EventFilter, LogEntry, Page};
 use crate::types::DbUuid;
 
 #[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = events)]
+#[diesel(table_name = events, treat_none_as_default_value = false)]
 pub(super) struct EventRow {
     run_id: DbUuid,
     seq: i64,

@@ -2,7 +2,9 @@
 
 use control_plane_domain::envelope::{Envelope, EnvelopeSource};
 use control_plane_domain::{Ordinal, RunId, Timestamp};
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
 use super::Connection;
@@ -12,7 +14,7 @@ use crate::model::RawEnvelope;
 use crate::types::DbUuid;
 
 #[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = raw)]
+#[diesel(table_name = raw, treat_none_as_default_value = false)]
 pub(super) struct RawRow {
     run_id: DbUuid,
     source: String,
@@ -113,4 +115,20 @@ pub(crate) async fn last_message_ids(
         .await?;
     ids.reverse();
     Ok(ids)
+}
+
+/// Whether a signal is recorded already.
+pub(crate) async fn has_signal(
+    conn: &mut Connection,
+    id: RunId,
+    sender: &str,
+    message_id: &str,
+) -> Result<bool> {
+    let signals = raw::table
+        .filter(raw::run_id.eq(DbUuid(id.0)))
+        // As plain text, so that the planner sees that the index of signals has it all.
+        .filter(sql::<Bool>("run_events_raw.source = 'signal'"))
+        .filter(raw::sender.eq(sender))
+        .filter(raw::message_id.eq(message_id));
+    Ok(diesel::select(diesel::dsl::exists(signals)).get_result(conn).await?)
 }

@@ -15,7 +15,7 @@ use crate::model::{Head, Page, RunCursor, RunFilter, RunOrder};
 use crate::types::DbUuid;
 
 #[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = runs)]
+#[diesel(table_name = runs, treat_none_as_default_value = false)]
 pub(super) struct RunRow {
     id: DbUuid,
     status: String,
@@ -42,7 +42,7 @@ pub(super) struct RunRow {
 
 /// The columns of a new row that a [`Run`] does not show.
 #[derive(Insertable)]
-#[diesel(table_name = runs)]
+#[diesel(table_name = runs, treat_none_as_default_value = false)]
 struct HiddenColumns {
     chain_hash: Vec<u8>,
     environment: Option<String>,

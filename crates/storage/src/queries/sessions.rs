@@ -12,7 +12,7 @@ use crate::error::{Entity, Error, Result};
 use crate::types::DbUuid;
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = runtime_sessions, treat_none_as_null = true)]
+#[diesel(table_name = runtime_sessions, treat_none_as_null = true, treat_none_as_default_value = false)]
 pub(super) struct SessionRow {
     run_id: DbUuid,
     runtime_kind: String,

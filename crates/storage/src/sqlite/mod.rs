@@ -97,9 +97,8 @@ impl Sqlite {
         })
     }
 
-    pub(crate) async fn read(&self) -> Result<Reader> {
-        let pooled = self.readers.get().await;
-        pooled.map(|conn| Reader(Some(conn))).map_err(|fault| Error::Unavailable(fault.to_string()))
+    pub(crate) async fn read(&self) -> Result<Object<Connection>> {
+        self.readers.get().await.map_err(|fault| Error::Unavailable(fault.to_string()))
     }
 
     pub(crate) async fn write(&self) -> Result<Writer<'_>> {
@@ -172,30 +171,10 @@ impl Writer<'_> {
     }
 }
 
-/// A connection that reads. It goes back to the pool only when its work is [settled](Self::settle):
-/// when the reader's future is dropped, the blocking closure runs on, and the next user of the
-/// connection would have to wait for it where nobody may block.
-pub(crate) struct Reader(Option<Object<Connection>>);
-
-impl Reader {
-    pub(crate) fn connection(&mut self) -> Result<&mut Connection> {
-        let conn = self.0.as_deref_mut();
-        conn.ok_or_else(|| Error::Unavailable("the reader is closed".to_owned()))
-    }
-
-    /// Gives the connection back, unless it is of no more use.
-    pub(crate) fn settle<T>(mut self, done: &Result<T>) {
-        if !is_broken(done) {
-            drop(self.0.take());
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if let Some(conn) = self.0.take() {
-            drop(Object::take(conn));
-        }
+/// Gives a reader's connection back, unless it is of no more use.
+pub(crate) fn settle<T>(conn: Object<Connection>, done: &Result<T>) {
+    if is_broken(done) {
+        drop(Object::take(conn));
     }
 }
 

@@ -1,3 +1,5 @@
+//! What a tail holds is contiguous and bounded.
+
 use bytes::Bytes;
 use control_plane_domain::EventType;
 use control_plane_domain::event::ChainHash;

@@ -130,6 +130,8 @@ on_both_databases! {
         assert_eq!(raw, batch.raw[..2], "signals are not part of the history");
         let ids = store.last_message_ids(id, 10).await.unwrap();
         assert_eq!(ids, ["message-1", "message-2"]);
+        assert!(store.has_signal(id, "agent://ä", "message-1").await.unwrap());
+        assert!(!store.has_signal(id, "agent://ä", "message-2").await.unwrap());
         for (position, (read, written)) in (2..).zip(log(&store, id).await[1..].iter().zip(&batch.entries)) {
             let mut expected = written.clone();
             expected.position = position;
@@ -274,7 +276,7 @@ on_both_databases! {
     async fn an_envelope_of_a_mebibyte_is_stored_to_the_byte(database: TestDb) {
         let store = database.store();
         let mut writer = Writer::create(&store).await;
-        let payload: Vec<u8> = (0..1_048_576_u32).map(|i| u8::try_from(i * i % 251).unwrap()).collect();
+        let payload: Vec<u8> = (0..1_048_576_u32).map(|i| u8::try_from(i.wrapping_mul(i) % 256).unwrap()).collect();
         let mut batch = writer.batch(1);
         batch.raw[0].envelope.payload.clone_from(&payload);
 

@@ -1,11 +1,15 @@
 //! A caller that goes away leaves nothing half done and nothing broken.
 
+use std::time::Duration;
+
 use control_plane_domain::RunId;
 use control_plane_storage::Store;
 use control_plane_storage::model::{NewRun, RunFilter};
 use control_plane_testkit::database::TestDb;
 use control_plane_testkit::{DEADLINE, wait_until};
+use futures_util::future::join_all;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::support::{Writer, log, new_run};
 
@@ -15,7 +19,8 @@ async fn drop_after<T: Send + 'static>(task: JoinHandle<T>, turns: usize) {
         tokio::task::yield_now().await;
     }
     task.abort();
-    let _ = task.await;
+    let panicked = task.await.is_err_and(|ended| ended.is_panic());
+    assert!(!panicked, "what the one before left behind");
 }
 
 async fn run_exists(store: &Store, id: RunId) -> bool {
@@ -73,14 +78,58 @@ on_both_databases! {
         let batch = writer.batch(2000);
         writer.commit(&store, batch).await;
         let id = writer.id();
-        for turns in 0..300 {
-            let read = { let store = store.clone(); async move { store.list_canonical_range(id, 0, 2000).await } };
-            drop_after(tokio::spawn(read), turns % 40).await;
+        for step in 0..200 {
+            // While it waits for a connection, before the query starts, in its middle, after it.
+            let patience = Duration::from_micros(step % 40 * 100);
+            drop(timeout(patience, store.list_canonical_range(id, 0, 2000)).await);
         }
 
         let page = store.run_list(&RunFilter { limit: 10, ..RunFilter::default() }).await.unwrap();
 
         assert_eq!(page.total, 1);
         assert_eq!(log(&store, id).await.len(), 2001);
+    }
+
+    async fn the_runtime_of_a_caller_may_end_before_the_store(database: TestDb) {
+        let store = database.store();
+        let mut writer = Writer::create(&store).await;
+        let batch = writer.batch(500);
+        writer.commit(&store, batch).await;
+        for step in 0..20 {
+            let (elsewhere, id) = (store.clone(), writer.id());
+            // As a worker of a web server does: one thread, and handlers that are dropped.
+            let worker = std::thread::spawn(move || {
+                let builder = &mut tokio::runtime::Builder::new_current_thread();
+                builder.enable_all().build().unwrap().block_on(async {
+                    let reads = (0..12).map(|_| elsewhere.list_canonical_range(id, 0, 500));
+                    drop(timeout(Duration::from_micros(step * 300), join_all(reads)).await);
+                    let created = timeout(Duration::from_micros(step * 50), elsewhere.run_create(new_run()));
+                    drop(created.await);
+                });
+            });
+            tokio::task::spawn_blocking(|| worker.join()).await.unwrap().unwrap();
+
+            let batch = writer.batch(1);
+            writer.commit(&store, batch).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_thread_is_enough() {
+    for database in [TestDb::sqlite_empty(), TestDb::postgres_empty()] {
+        let store = database.store();
+        assert!(store.migrations_pending().await.unwrap());
+        store.migrate().await.unwrap();
+        assert!(!store.migrations_pending().await.unwrap());
+        let mut writer = Writer::create(&store).await;
+        let batch = writer.batch(500);
+        writer.commit(&store, batch).await;
+        for step in 0..40 {
+            let read = store.list_canonical_range(writer.id(), 0, 500);
+            drop(timeout(Duration::from_micros(step * 100), read).await);
+        }
+        assert_eq!(log(&store, writer.id()).await.len(), 501);
+        store.revert().await.unwrap();
     }
 }

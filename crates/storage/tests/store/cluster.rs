@@ -57,6 +57,11 @@ impl Cluster {
         self.control("restart");
     }
 
+    /// What the server has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }

@@ -1,5 +1,12 @@
 //! What a [`control_plane_storage::Store`] promises, held against real databases of both kinds.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 /// Makes a test of each function, once per kind of database.
 macro_rules! on_both_databases {
     ($(async fn $name:ident($database:ident: TestDb) $body:block)*) => {$(
@@ -33,5 +40,5 @@ mod lists;
 mod only_sqlite;
 mod ownership;
 mod poison;
+mod server;
 mod support;
-mod tls;

@@ -1,4 +1,4 @@
-//! PostgreSQL over TLS, and a server that restarts.
+//! PostgreSQL as a server of our own: over TLS, restarted, and with its log read.
 
 use std::path::PathBuf;
 
@@ -96,6 +96,28 @@ async fn a_server_without_tls_is_refused_where_tls_is_required() {
     works(&cluster.url("localhost", "sslmode=disable")).await;
 
     is_refused(&cluster.url("localhost", "sslmode=require"), "TLS").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_is_one_statement_that_is_prepared_once() {
+    let cluster = Cluster::start(&[], "log_min_duration_statement = 0");
+    let url = DatabaseUrl::parse(&cluster.url("localhost", "")).unwrap();
+    let store = Store::connect(&Config { pool_max: 1, ..Config::new(url) }).unwrap();
+    store.migrate().await.unwrap();
+    let mut writers = [Writer::create(&store).await, Writer::create(&store).await];
+    for count in 0..10 {
+        for writer in &mut writers {
+            let batch = writer.batch(count);
+            writer.commit(&store, batch).await;
+        }
+    }
+    let log = cluster.log();
+    let count = |step: &str| {
+        let entries = log.split("LOG:").filter(|entry| entry.contains("WITH batch AS"));
+        entries.filter(|entry| entry.contains(step)).count()
+    };
+
+    assert_eq!((count(" parse "), count(" execute ")), (1, 20));
 }
 
 #[tokio::test(flavor = "multi_thread")]
