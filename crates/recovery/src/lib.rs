@@ -1,7 +1,7 @@
 //! Attaching: launch, follow, settle and recover runs.
 //!
 //! **Invariant:** attach is the only way in. A new run, a run after a restart and a run whose
-//! stream broke take the same path ([`run`]), so recovery is never the untested one. A run's task
+//! stream broke take the same path (the module `run`), so recovery is never the untested one. A run's task
 //! is the only writer of its state.
 
 mod backoff;

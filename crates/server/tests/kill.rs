@@ -1,5 +1,10 @@
 //! `kill -9` at random points: nothing is lost, nothing is there twice, every run goes on.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 mod support;
 
 use control_plane_domain::RunId;
@@ -15,6 +20,7 @@ use support::{Stage, Talk};
 const ROUNDS: usize = 20;
 const TALKS: usize = 6;
 
+#[expect(clippy::print_stdout, reason = "the seed, for whoever repeats a failure")]
 async fn survives_kills_in_the_middle_of_ingest(kind: Kind) {
     let seed = rand::random();
     println!("seed {seed}");

@@ -1,5 +1,10 @@
 //! The server as its users see it: watched live, resumed across a kill, stopped under load.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 mod support;
 
 use control_plane_domain::SessionId;

@@ -1,6 +1,11 @@
 //! A server process between a real runtime and a real database, and what must hold afterwards.
 
 #![expect(dead_code, reason = "each test binary uses its own part")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
 
 use std::time::Duration;
 
@@ -36,7 +41,7 @@ impl Stage {
             .env("LOG_LEVEL", "info")
             .start()
             .await;
-        let url = DatabaseUrl::parse(&database.url()).unwrap();
+        let url = DatabaseUrl::parse(database.url()).unwrap();
         let store = Store::connect(&Config { access: Access::Read, ..Config::new(url) }).unwrap();
         Self { server, store, database }
     }
