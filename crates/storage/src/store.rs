@@ -381,6 +381,9 @@ impl Store {
         self.task(move |store: Self| async move {
             let owner = store.0.instance;
             let run_id = new.run.id;
+            if let Backend::Postgres(db) = &store.0.backend {
+                db.hold_once(owner).await?;
+            }
             let (created, entries) = write!(store, create::create(new, owner))?;
             store.0.hub.publish(run_id, entries.into_iter());
             Ok(created)

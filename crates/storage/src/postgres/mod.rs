@@ -141,6 +141,12 @@ impl Postgres {
         Ok(())
     }
 
+    /// The same, once: whoever owns a run must be seen to live from the run's first moment.
+    pub(crate) async fn hold_once(&self, instance: i64) -> Result<()> {
+        let held = self.liveness.lock().await.is_some();
+        if held { Ok(()) } else { self.hold(instance).await }
+    }
+
     /// Whether no living process holds `instance`.
     pub(crate) async fn is_dead(&self, instance: i64) -> Result<bool> {
         let mut guard = self.liveness.lock().await;

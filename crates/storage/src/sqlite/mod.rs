@@ -1,6 +1,7 @@
 //! SQLite: one writer, several readers, one process.
 
 mod append;
+mod checkpoint;
 mod dialect;
 mod schema;
 
@@ -50,6 +51,8 @@ pub(crate) struct Sqlite {
     path: String,
     synchronous: Synchronous,
     access: Access,
+    /// Only beside a writer.
+    _checkpoints: Option<checkpoint::Checkpoints>,
     /// Released by the system when the process ends, however it ends.
     _lock: Option<File>,
 }
@@ -87,9 +90,11 @@ impl Sqlite {
             .runtime(deadpool::Runtime::Tokio1)
             .build()
             .map_err(|fault| Error::Config(fault.to_string()))?;
+        let checkpoints = lock.is_some().then(|| checkpoint::start(text.clone()));
         Ok(Self {
             writer: Mutex::new(None),
             readers,
+            _checkpoints: checkpoints,
             path: text,
             synchronous: config.synchronous,
             access: config.access,
@@ -120,7 +125,7 @@ impl Sqlite {
         let pragmas = format!(
             "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; \
              PRAGMA synchronous = {synchronous}; PRAGMA foreign_keys = ON; \
-             PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8000;"
+             PRAGMA wal_autocheckpoint = 16000; PRAGMA cache_size = -8000;"
         );
         let path = self.path.clone();
         tokio::task::spawn_blocking(move || open(&path, &pragmas))
