@@ -69,10 +69,14 @@ async fn play(server: &ServerProcess, runtime: &str, pause: Duration) -> Result<
     let url = server.url(&format!("/runs/{id}/stream?afterSeq=0"));
     let mut stream = SseClient::open(&url).await;
     ensure!(stream.status() == 200, "the stream answered {}", stream.status());
+    let (reported, mut reports) = tokio::sync::watch::channel(0);
     let watch = async {
         let mut events = Vec::new();
         while let Some(frame) = stream.next(DEADLINE).await {
             let last = frame.name() == "end";
+            if is_report(&frame) {
+                reported.send_modify(|count| *count += 1);
+            }
             if let Some(line) = show::frame(&frame) {
                 println!("{line}");
             }
@@ -84,7 +88,12 @@ async fn play(server: &ServerProcess, runtime: &str, pause: Duration) -> Result<
         bail!("the stream ended before the run did")
     };
     let (frames, ()) = tokio::try_join!(watch, async {
-        scene::decision(runtime, &session, pause).await;
+        // Reports travel beside the session; the vote waits until both are on the record.
+        let read = async {
+            let both = reports.wait_for(|count| *count == 2);
+            tokio::time::timeout(DEADLINE, both).await.is_ok()
+        };
+        scene::decision(runtime, &session, pause, read).await;
         Ok(())
     })?;
 
@@ -113,6 +122,14 @@ fn descriptor(session: &SessionId) -> Value {
     })
 }
 
+/// A report of progress, or of the use of a language model.
+fn is_report(frame: &Frame) -> bool {
+    frame.name() == "canonical_event"
+        && ["progress.reported", "llm.call.completed"]
+            .iter()
+            .any(|kind| frame.json()["type"] == *kind)
+}
+
 /// The demo is a test, too: what must have happened, happened, and in order.
 fn check(frames: &[Frame], state: &Value) -> Result<()> {
     let events: Vec<Value> =
@@ -124,6 +141,8 @@ fn check(frames: &[Frame], state: &Value) -> Result<()> {
     ensure!(count("proposal.created") == 2, "{} proposals of 2", count("proposal.created"));
     ensure!(count("proposal.updated") == 6, "{} reactions of 6", count("proposal.updated"));
     ensure!(count("decision.finalized") == 1, "the decision was not finalized once");
+    ensure!(count("progress.reported") == 1, "the report of progress is missing");
+    ensure!(count("llm.call.completed") == 1, "the use of a language model is missing");
     let last = events.last().and_then(|event| event["type"].as_str());
     ensure!(last == Some("run.completed"), "the last event is {last:?}");
     ensure!(state["run"]["status"] == "completed", "the state says {}", state["run"]["status"]);

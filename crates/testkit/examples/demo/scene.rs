@@ -15,7 +15,13 @@ struct Scene<'a> {
 }
 
 /// Plays it to its end. Agents speak gRPC to the runtime and know nothing of the control plane.
-pub(crate) async fn decision(runtime: &str, session: &SessionId, pause: Duration) {
+/// The vote begins when `read` says that the reports were read.
+pub(crate) async fn decision(
+    runtime: &str,
+    session: &SessionId,
+    pause: Duration,
+    read: impl Future<Output = bool>,
+) {
     // `dev` gives each of its agents such a token.
     let connect = async |name: &str| Agent::connect(runtime, name, &format!("dev-{name}")).await;
     let [alice, bob, carol] =
@@ -33,6 +39,8 @@ pub(crate) async fn decision(runtime: &str, session: &SessionId, pause: Duration
     scene.say(&bob, decision::evaluation("friday", "REVIEW", 0.55)).await;
     scene.say(&carol, decision::evaluation("monday", "APPROVE", 0.9)).await;
     scene.say(&carol, decision::objection("friday", "medium")).await;
+    // Without them the vote goes on all the same; that they are missing is told at the end.
+    read.await;
     scene.say(&alice, decision::vote("monday", "APPROVE")).await;
     scene.say(&bob, decision::vote("monday", "APPROVE")).await;
     scene.say(&carol, decision::vote("monday", "APPROVE")).await;
