@@ -46,18 +46,19 @@ pub(crate) fn test(filters: &[String]) -> Result<()> {
     // Tests start the server as a process of its own, and kill it.
     run(with_everything(&["build"])?.args(["--bin", "macp-control-plane"]))?;
 
+    // Before the others, so that the last line is the one that counts them.
+    if filters.is_empty() {
+        run(&mut prepare(with_everything(&["test", "--doc"])?))?;
+    }
     let nextest = capture("cargo", &["nextest", "--version"]).is_some();
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     let mut tests = prepare(with_everything(runner)?);
     tests.arg("--no-fail-fast");
     if !nextest {
-        // Doc tests come below, on their own.
+        // Doc tests have run, on their own.
         tests.args(["--all-targets", "--"]);
     }
     run(tests.args(filters))?;
-    if filters.is_empty() {
-        run(&mut prepare(with_everything(&["test", "--doc"])?))?;
-    }
     Ok(())
 }
 
