@@ -42,6 +42,8 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// How often an event stream says that it is alive.
     pub heartbeat: Duration,
+    /// How long an event stream stays open before its client has to come back, on average.
+    pub stream_max_age: Duration,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             runtime_kind: "rust".to_owned(),
             cors_origins: vec!["http://localhost:3000".to_owned()],
             heartbeat: Duration::from_secs(15),
+            stream_max_age: Duration::from_secs(30 * 60),
         }
     }
 }

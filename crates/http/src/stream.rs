@@ -6,21 +6,22 @@
 
 mod frame;
 mod machine;
+mod open;
 mod pump;
 mod request;
+mod run;
 mod snapshots;
-
-use std::convert::Infallible;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
-use futures_util::stream;
 
 use crate::context::ApiContext;
 use crate::error::{ApiError, ErrorBody};
 use crate::runs::find;
-use pump::Pump;
+use open::Open;
+use pump::{Producer, Pump};
 use request::{Ask, Log, Plan, decide};
+use run::RunStream;
 
 pub(crate) use snapshots::Snapshots;
 
@@ -64,20 +65,26 @@ pub(crate) async fn stream(
         Plan::NoContent => return Ok(HttpResponse::NoContent().finish()),
         Plan::Open(opening) => opening,
     };
-    let mut response = HttpResponse::Ok();
-    response
+    let run = RunStream::new(context.clone(), run.id, ask, opening.clone());
+    Ok(respond(&context, "run", opening.after, log.last_seq, run))
+}
+
+/// The answer that is a stream; `kind` is its name in the figures.
+fn respond(
+    context: &web::Data<ApiContext>,
+    kind: &'static str,
+    from: i64,
+    latest: i64,
+    producer: impl Producer,
+) -> HttpResponse {
+    HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-cache, no-store, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"))
-        .insert_header(("X-MACP-Replay-From", opening.after.to_string()))
-        .insert_header(("X-MACP-Latest-Seq", log.last_seq.to_string()))
-        .insert_header(("X-MACP-Log-Id", context.log_id.as_str()));
-    let pump = Box::new(Pump::new(context.clone(), run.id, ask, opening));
-    let body = stream::unfold(pump, |mut pump| async move {
-        let chunk = pump.chunk().await?;
-        Some((Ok::<_, Infallible>(chunk), pump))
-    });
-    Ok(response.streaming(body))
+        .insert_header(("X-MACP-Replay-From", from.to_string()))
+        .insert_header(("X-MACP-Latest-Seq", latest.to_string()))
+        .insert_header(("X-MACP-Log-Id", context.log_id.as_str()))
+        .streaming(Pump::new(context.clone(), Open::count(kind), producer).into_body())
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

@@ -31,11 +31,14 @@
 
 #![expect(clippy::duplicate_mod, reason = "a query is written once, compiled for each database")]
 
+#[macro_use]
+mod ask;
 mod append;
 mod config;
 mod error;
 mod like;
 pub mod model;
+mod ownership;
 mod postgres;
 mod sqlite;
 mod store;

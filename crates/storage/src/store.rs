@@ -7,19 +7,18 @@ use std::future::Future;
 use std::sync::Arc;
 
 use control_plane_domain::metrics::RunMetrics;
-use control_plane_domain::{Ordinal, Position, Run, RunId, Seq, Session, SessionId, Timestamp};
-use serde_json::Value;
+use control_plane_domain::{Ordinal, Position, Run, RunId, Seq, Session, SessionId};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, DatabaseUrl};
 use crate::error::{Error, Result};
 use crate::model::{
-    Artifact, Created, EventFilter, Head, InboxItem, Lease, LogEntry, NewRun, Page, ProjectionRow,
-    RawEnvelope, RunFilter,
+    Artifact, Created, EventFilter, Head, LogEntry, NewRun, Page, ProjectionRow, RawEnvelope,
+    RunFilter,
 };
-use crate::postgres::{self, Postgres};
-use crate::sqlite::{self, Sqlite};
+use crate::postgres::Postgres;
+use crate::sqlite::Sqlite;
 use crate::tail::{Follower, Hub};
 
 /// A database of runs. Cloning it is cheap; the clones share everything.
@@ -30,7 +29,7 @@ pub(crate) struct Inner {
     pub(crate) backend: Backend,
     pub(crate) hub: Hub,
     /// The number under which this process is alive, and owns runs.
-    instance: i64,
+    pub(crate) instance: i64,
     home: Home,
 }
 
@@ -57,61 +56,6 @@ impl Home {
             None => tokio::spawn(work),
         }
     }
-}
-
-/// Runs one query of the shared modules on a connection that reads. Its arguments are owned by the
-/// caller, or borrowed from what the caller owns: on SQLite they move into a task.
-macro_rules! read {
-    ($self:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {
-        match &$self.0.backend {
-            Backend::Postgres(db) => {
-                let mut conn = db.connection().await?;
-                let mut done = postgres::$module::$function(&mut *conn, $($argument),*).await;
-                postgres::settle(conn, &done);
-                // The server was restarted while the connection was idle: a read is free to try
-                // another one.
-                if let Err(Error::Unavailable(_)) = &done {
-                    let mut conn = db.connection().await?;
-                    done = postgres::$module::$function(&mut *conn, $($argument),*).await;
-                    postgres::settle(conn, &done);
-                }
-                done
-            }
-            // In a task of its own: dropping a future of diesel-async that runs on SQLite blocks its
-            // thread until the query is done, and panics where actix's handlers run.
-            Backend::Sqlite(_) => {
-                $self
-                    .task(move |store: Store| async move {
-                        let mut conn = store.sqlite()?.read().await?;
-                        let done = sqlite::$module::$function(&mut *conn, $($argument),*).await;
-                        sqlite::settle(conn, &done);
-                        done
-                    })
-                    .await
-            }
-        }
-    };
-}
-
-/// The same on a connection that writes. The caller is already in a task of its own.
-macro_rules! write {
-    ($store:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {
-        match &$store.0.backend {
-            Backend::Postgres(db) => {
-                let mut conn = db.connection().await?;
-                let done = postgres::$module::$function(&mut *conn, $($argument),*).await;
-                postgres::settle(conn, &done);
-                done
-            }
-            Backend::Sqlite(db) => {
-                let mut writer = db.write().await?;
-                let done =
-                    sqlite::$module::$function(writer.connection()?, $($argument),*).await;
-                writer.settle(&done);
-                done
-            }
-        }
-    };
 }
 
 impl Store {
@@ -332,7 +276,7 @@ impl Store {
 
     /// Writes a run's snapshot, whatever was there.
     pub async fn projection_put(&self, row: ProjectionRow) -> Result<()> {
-        self.task(move |store: Self| async move { write!(store, derived::projection_put(&row)) })
+        self.task(move |store: Self| async move { change!(store, derived::projection_put(&row)) })
             .await
     }
 
@@ -384,100 +328,11 @@ impl Store {
             if let Backend::Postgres(db) = &store.0.backend {
                 db.hold_once(owner).await?;
             }
-            let (created, entries) = write!(store, create::create(new, owner))?;
+            let (created, entries) = change!(store, create::create(new, owner))?;
             store.0.hub.publish(run_id, entries.into_iter());
             Ok(created)
         })
         .await
-    }
-
-    /// Makes this process alive for others to see, or checks that it still is.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] while the database is away.
-    pub async fn instance_hold(&self) -> Result<()> {
-        match &self.0.backend {
-            Backend::Postgres(db) => db.hold(self.0.instance).await,
-            Backend::Sqlite(_) => Ok(()),
-        }
-    }
-
-    /// Takes every active run whose owner is dead, or that has none.
-    pub async fn runs_claim(&self) -> Result<Vec<Lease>> {
-        let mut leases = Vec::new();
-        for owner in read!(self, ownership::active_owners())? {
-            let dead = match (owner, &self.0.backend) {
-                (Some(owner), _) if owner == self.0.instance => false,
-                (None, _) | (Some(_), Backend::Sqlite(_)) => true,
-                (Some(owner), Backend::Postgres(db)) => db.is_dead(owner).await?,
-            };
-            if dead {
-                let to = self.0.instance;
-                let taken = self.task(move |store: Self| async move {
-                    write!(store, ownership::take_over(owner, to))
-                });
-                leases.extend(taken.await?);
-            }
-        }
-        Ok(leases)
-    }
-
-    /// Takes one run, whoever has it: for a run that is over, or for one of our own whose
-    /// in-memory state was given up.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`].
-    pub async fn run_take(&self, id: RunId) -> Result<Lease> {
-        let owner = self.0.instance;
-        let taken = self
-            .task(move |store: Self| async move { write!(store, ownership::take_run(id, owner)) });
-        self.0.hub.forget(id);
-        taken.await?.ok_or_else(|| Error::run_not_found(id))
-    }
-
-    /// Renews a lease of our own: what was written under the old one, and is still on its way, is
-    /// either in the log by then or fenced off. `None` when the run has another owner by now.
-    pub async fn run_retake(&self, lease: Lease) -> Result<Option<Lease>> {
-        let owner = self.0.instance;
-        self.0.hub.forget(lease.run_id);
-        self.task(move |store: Self| async move { write!(store, ownership::retake(lease, owner)) })
-            .await
-    }
-
-    /// Parks a run, with its reason; `false` when the lease is over.
-    pub async fn run_park(&self, lease: Lease, reason: String) -> Result<bool> {
-        self.task(move |store: Self| async move { write!(store, ownership::park(lease, &reason)) })
-            .await
-    }
-
-    /// Why a run is parked, if it is.
-    pub async fn run_parked_reason(&self, id: RunId) -> Result<Option<String>> {
-        read!(self, ownership::parked_reason(id))
-    }
-
-    /// Asks something of a run; `false` when the same was asked already.
-    pub async fn inbox_push(
-        &self,
-        id: RunId,
-        kind: &'static str,
-        dedup_key: String,
-        payload: Value,
-        now: Timestamp,
-    ) -> Result<bool> {
-        self.task(move |store: Self| async move {
-            write!(store, ownership::inbox_push(id, kind, &dedup_key, &payload, now))
-        })
-        .await
-    }
-
-    /// What is asked of a run, oldest first.
-    pub async fn inbox_list(&self, id: RunId) -> Result<Vec<InboxItem>> {
-        read!(self, ownership::inbox_list(id))
-    }
-
-    /// Which runs something is asked of.
-    pub async fn inbox_runs(&self) -> Result<Vec<RunId>> {
-        read!(self, ownership::inbox_runs())
     }
 
     /// Runs work in a task of its own: the caller may go away, the work ends all the same.
@@ -491,7 +346,7 @@ impl Store {
         self.0.home.spawn(work(store)).await.map_err(|_ended| Error::Task)?
     }
 
-    fn sqlite(&self) -> Result<&Sqlite> {
+    pub(crate) fn sqlite(&self) -> Result<&Sqlite> {
         match &self.0.backend {
             Backend::Sqlite(db) => Ok(db),
             Backend::Postgres(_) => Err(Error::Config("this is not SQLite".to_owned())),

@@ -21,6 +21,10 @@ pub(super) enum Frame {
     Opening {
         retry_ms: u64,
     },
+    /// How long to wait before reconnecting, when the server is about to close.
+    Retry {
+        retry_ms: u64,
+    },
     Event(Arc<LogEntry>),
     /// A frame that [`snapshot`] made, shared by everybody who is at the same place.
     Snapshot(Bytes),
@@ -51,6 +55,7 @@ impl Frame {
     pub(super) fn write(&self, out: &mut BytesMut, clock: &dyn Clock) {
         match self {
             Self::Opening { retry_ms } => put(out, format_args!("retry: {retry_ms}\n: macp\n\n")),
+            Self::Retry { retry_ms } => put(out, format_args!("retry: {retry_ms}\n\n")),
             Self::Event(entry) => {
                 out.reserve(entry.body.len() + 64);
                 put(out, format_args!("event: canonical_event\nid: {}\ndata: ", entry.seq));
@@ -150,6 +155,7 @@ mod tests {
     fn frames_read_as_the_contract_says() {
         let table = [
             (Frame::Opening { retry_ms: 1500 }, "retry: 1500\n: macp\n\n"),
+            (Frame::Retry { retry_ms: 1999 }, "retry: 1999\n\n"),
             (
                 Frame::Event(Arc::new(event(r#"{"seq":7}"#))),
                 "event: canonical_event\nid: 7\ndata: {\"seq\":7}\n\n",

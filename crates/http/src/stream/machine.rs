@@ -14,6 +14,7 @@ use control_plane_domain::{EventType, Seq};
 use control_plane_storage::model::{Head, LogEntry};
 
 use super::frame::{Frame, gap_of};
+use super::pump::Close;
 use super::request::{Ask, Opening};
 
 /// The time between two snapshots: at most four a second.
@@ -33,7 +34,7 @@ pub(super) enum Step {
     AskHead,
     /// Wait for news of the log (then call [`Machine::woken`]) or for this instant.
     Wait(Instant),
-    Close,
+    Close(Close),
 }
 
 /// A connection's place in the stream.
@@ -60,7 +61,7 @@ pub(super) struct Machine {
     head_asked_at: Option<Seq>,
     retry_at: Option<Instant>,
     retry_after: Duration,
-    closing: bool,
+    closing: Option<Close>,
 }
 
 impl Machine {
@@ -84,7 +85,7 @@ impl Machine {
             head_asked_at: None,
             retry_at: None,
             retry_after: FIRST_RETRY,
-            closing: false,
+            closing: None,
             ask,
         }
     }
@@ -100,8 +101,8 @@ impl Machine {
             if let Some(frame) = self.queue.pop_front() {
                 return Step::Send(frame);
             }
-            if self.closing {
-                return Step::Close;
+            if let Some(why) = self.closing {
+                return Step::Close(why);
             }
             if now >= self.heartbeat_due {
                 return Step::Send(self.heartbeat(now));
@@ -215,7 +216,7 @@ impl Machine {
         } else if state.is_terminal() {
             self.ended_at = Some(self.cursor);
             self.queue.push_back(Frame::End { state, seq: self.cursor, hash });
-            self.closing = self.ask.close_on_end;
+            self.closing = self.ask.close_on_end.then_some(Close::Ended);
         }
     }
 
@@ -232,7 +233,7 @@ impl Machine {
             message: "the run was deleted",
             retryable: false,
         });
-        self.closing = true;
+        self.closing = Some(Close::Deleted);
     }
 
     fn next_retry(&mut self) -> Duration {

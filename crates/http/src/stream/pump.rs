@@ -1,71 +1,106 @@
-//! Does what the [`Machine`] says: reads, folds, waits, and packs frames into chunks.
+//! Packs a stream's frames into chunks, whatever the stream is of, and decides when it closes.
 //!
 //! **Invariant:** a chunk holds whole frames, so whenever the body ends it ends between two. While
 //! a connection waits it holds no buffer.
 
-use std::sync::Arc;
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
-use control_plane_domain::RunId;
-use control_plane_storage::{Error, Follower};
+use futures_util::{Stream, stream};
 
-use super::machine::{Machine, Step};
-use super::request::{Ask, Opening};
-use super::snapshots::Shared;
+use super::frame::Frame;
+use super::open::Open;
 use crate::context::ApiContext;
 
 /// A chunk is sent when it has this many bytes, or when there is nothing to add.
 const CHUNK: usize = 16 * 1024;
-/// Most events that are read at once.
-const MAX_READ: usize = 512;
-/// About how many bytes of events are read at once.
-const READ_BYTES: usize = 256 * 1024;
-/// How long a state may take to be folded before events go on without it.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// What an event is thought to weigh before one was seen.
-const TYPICAL_EVENT: usize = 1024;
 
-/// One connection.
-pub(super) struct Pump {
-    context: web::Data<ApiContext>,
-    run_id: RunId,
-    machine: Machine,
-    follower: Follower,
-    /// The run's state, if the client wants it.
-    state: Option<Arc<Shared>>,
-    /// The mean size of the events that were read last.
-    event_bytes: usize,
-    open: Open,
+/// What a stream is of: it says which frame comes next, and does what has to be done before.
+pub(super) trait Producer: 'static {
+    /// The next frame, if one is there already.
+    fn frame(&mut self, now: Instant) -> Option<Frame>;
+
+    /// Called when no frame is there: reads, folds or waits, then returns. May be dropped at any
+    /// time without losing anything.
+    async fn work(&mut self) -> ControlFlow<Close>;
+
+    /// Whether many frames are about to come.
+    fn is_busy(&self) -> bool;
 }
 
-impl Pump {
-    pub(super) fn new(
-        context: web::Data<ApiContext>,
-        run_id: RunId,
-        ask: Ask,
-        opening: Opening,
-    ) -> Self {
-        let follower = context.store.follow(run_id, opening.after);
-        let state = ask.include_snapshot.then(|| context.snapshots.of(run_id));
-        let machine = Machine::new(ask, opening, retry_ms(), Instant::now());
-        let open = Open::count();
-        Self { context, run_id, machine, follower, state, event_bytes: TYPICAL_EVENT, open }
+/// Why a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Close {
+    /// Everything was sent, and the client had asked to be told by the close.
+    Ended,
+    /// The run was deleted.
+    Deleted,
+    /// It was open for long enough: the client comes back, perhaps to another instance.
+    Rotated,
+    /// The server stops.
+    Stopped,
+    /// The client went away.
+    Left,
+}
+
+impl Close {
+    /// The name in the figures.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Deleted => "deleted",
+            Self::Rotated => "rotated",
+            Self::Stopped => "stopped",
+            Self::Left => "left",
+        }
+    }
+}
+
+/// One connection.
+pub(super) struct Pump<P> {
+    context: web::Data<ApiContext>,
+    producer: P,
+    open: Open,
+    rotate_at: Instant,
+}
+
+impl<P: Producer> Pump<P> {
+    pub(super) fn new(context: web::Data<ApiContext>, open: Open, producer: P) -> Self {
+        let rotate_at = Instant::now() + jittered(context.settings.stream_max_age);
+        Self { context, producer, open, rotate_at }
+    }
+
+    /// The chunks, one at a time and only when they are asked for.
+    pub(super) fn into_body(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
+        // Boxed: it moves with every chunk.
+        stream::unfold(Box::new(self), |mut pump| async move {
+            let chunk = pump.chunk().await?;
+            Some((Ok(chunk), pump))
+        })
     }
 
     /// The next chunk of the body; `None` when it is over.
-    pub(super) async fn chunk(&mut self) -> Option<Bytes> {
+    async fn chunk(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::new();
         let mut frames = 0;
-        while out.len() < CHUNK {
+        while out.len() < CHUNK && !self.open.is_closing() {
             if self.context.stop.is_cancelled() {
+                self.open.close(Close::Stopped);
                 break;
             }
-            let step = self.machine.step(Instant::now());
-            if let Step::Send(frame) = step {
-                if out.is_empty() && self.machine.waiting() > 8 {
-                    out.reserve(CHUNK + TYPICAL_EVENT);
+            let now = Instant::now();
+            if now >= self.rotate_at {
+                // The client waits this long before it is back.
+                Frame::Retry { retry_ms: retry_ms() }.write(&mut out, &*self.context.clock);
+                self.open.close(Close::Rotated);
+                break;
+            }
+            if let Some(frame) = self.producer.frame(now) {
+                if out.is_empty() && self.producer.is_busy() {
+                    out.reserve(CHUNK + CHUNK / 8);
                 }
                 frame.write(&mut out, &*self.context.clock);
                 frames += 1;
@@ -76,12 +111,13 @@ impl Pump {
                 break;
             }
             let stop = self.context.stop.clone();
-            let goes_on = tokio::select! {
-                () = stop.cancelled() => false,
-                goes_on = self.act(step) => goes_on,
-            };
-            if !goes_on {
-                break;
+            let rotation = tokio::time::Instant::from_std(self.rotate_at);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep_until(rotation) => {}
+                flow = self.producer.work() => if let ControlFlow::Break(why) = flow {
+                    self.open.close(why);
+                },
             }
         }
         if out.is_empty() {
@@ -90,92 +126,14 @@ impl Pump {
         self.open.sent(frames, out.len());
         Some(out.freeze())
     }
-
-    /// Does a step that sends nothing; `false` when the stream is over.
-    async fn act(&mut self, step: Step) -> bool {
-        match step {
-            // Sent by the caller.
-            Step::Send(_) => {}
-            Step::Close => return false,
-            Step::Read => self.read().await,
-            Step::Fold(seq) => {
-                let Some(state) = &self.state else { return true };
-                // Boxed, as below: a waiting connection should not carry room for a query.
-                match tokio::time::timeout(PATIENCE, Box::pin(state.at_least(seq))).await {
-                    Ok(Ok((version, frame))) => self.machine.folded(version, frame),
-                    Ok(Err(error)) => {
-                        tracing::warn!(run.id = %self.run_id, error = &error as &dyn std::error::Error, "A snapshot for a stream failed");
-                        self.machine.fold_failed(Instant::now());
-                    }
-                    Err(_) => self.machine.fold_failed(Instant::now()),
-                }
-            }
-            Step::AskHead => match Box::pin(self.context.store.run_head(self.run_id)).await {
-                Ok(head) => self.machine.head(&head),
-                Err(error) => self.failed(&error),
-            },
-            Step::Wait(until) => {
-                let until = tokio::time::Instant::from_std(until);
-                tokio::select! {
-                    () = tokio::time::sleep_until(until) => {}
-                    () = self.follower.changed() => self.machine.woken(),
-                }
-            }
-        }
-        true
-    }
-
-    async fn read(&mut self) {
-        let limit = (READ_BYTES / self.event_bytes).clamp(1, MAX_READ);
-        match Box::pin(self.follower.try_next(limit)).await {
-            Ok(entries) => {
-                let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
-                self.event_bytes =
-                    bytes.checked_div(entries.len()).unwrap_or(self.event_bytes).max(1);
-                self.machine.read(entries, limit);
-            }
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    fn failed(&mut self, error: &Error) {
-        if matches!(error, Error::NotFound { .. }) {
-            self.machine.gone();
-        } else {
-            tracing::warn!(run.id = %self.run_id, error = error as &dyn std::error::Error, "A stream could not read");
-            self.machine.failed(Instant::now());
-        }
-    }
 }
 
 /// One to two seconds, so that clients of a server that went away do not come back together.
-fn retry_ms() -> u64 {
-    1000 + u64::from(uuid::Uuid::new_v4().as_bytes()[0]) * 4
+pub(super) fn retry_ms() -> u64 {
+    1000 + u64::from(rand::random::<u16>()) % 1000
 }
 
-/// An open connection, as the figures see it.
-struct Open {
-    frames: metrics::Counter,
-    bytes: metrics::Counter,
-}
-
-impl Open {
-    fn count() -> Self {
-        metrics::gauge!("active_sse_connections").increment(1.0);
-        Self {
-            frames: metrics::counter!("sse_frames_total"),
-            bytes: metrics::counter!("sse_bytes_total"),
-        }
-    }
-
-    fn sent(&self, frames: u64, bytes: usize) {
-        self.frames.increment(frames);
-        self.bytes.increment(u64::try_from(bytes).unwrap_or(u64::MAX));
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        metrics::gauge!("active_sse_connections").decrement(1.0);
-    }
+/// The given time and up to a tenth more or less.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(0.9 + 0.2 * rand::random::<f64>())
 }

@@ -89,7 +89,7 @@ impl Script {
                     assert!(until > self.now, "a wait that is over");
                     return sent;
                 }
-                Step::Close => {
+                Step::Close(_) => {
                     sent.push("close".to_owned());
                     return sent;
                 }
@@ -106,6 +106,7 @@ impl Script {
 fn describe(frame: &Frame) -> String {
     match frame {
         Frame::Opening { .. } => "open".to_owned(),
+        Frame::Retry { .. } => "retry".to_owned(),
         Frame::Event(entry) => entry.seq.to_string(),
         Frame::Snapshot(text) => String::from_utf8(text.to_vec()).unwrap(),
         Frame::Heartbeat { id: Some(id), latest } => format!("beat {id}/{latest}"),
@@ -286,7 +287,7 @@ fn the_end_waits_for_events_that_the_store_has_and_we_have_not() {
                 .machine
                 .read(if script.machine.cursor == 0 { vec![entry(1, DONE)] } else { vec![] }, 512),
             Step::Send(_) => {}
-            Step::Fold(_) | Step::Wait(_) | Step::Close => panic!("not yet"),
+            Step::Fold(_) | Step::Wait(_) | Step::Close(_) => panic!("not yet"),
         }
     }
     script.machine.head(&Head { state: RunState::Completed, last_seq: 2, hash: ChainHash::EMPTY });
@@ -324,7 +325,7 @@ fn a_snapshot_that_fails_does_not_hold_up_events() {
             Step::Fold(_) => break,
             Step::Read => script.machine.read(vec![entry(1, MESSAGE)], 512),
             Step::Send(_) => {}
-            Step::AskHead | Step::Wait(_) | Step::Close => panic!("not yet"),
+            Step::AskHead | Step::Wait(_) | Step::Close(_) => panic!("not yet"),
         }
     }
     script.machine.fold_failed(script.now);

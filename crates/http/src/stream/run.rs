@@ -1,0 +1,125 @@
+//! The stream of one run: does what its [`Machine`] says.
+//!
+//! **Invariant:** it holds a cursor and the events it read last, and nothing else of the log.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::web;
+use control_plane_domain::RunId;
+use control_plane_storage::{Error, Follower};
+
+use super::frame::Frame;
+use super::machine::{Machine, Step};
+use super::pump::{Close, Producer, retry_ms};
+use super::request::{Ask, Opening};
+use super::snapshots::Shared;
+use crate::context::ApiContext;
+
+/// Most events that are read at once.
+const MAX_READ: usize = 512;
+/// About how many bytes of events are read at once.
+const READ_BYTES: usize = 256 * 1024;
+/// What an event is thought to weigh before one was seen.
+const TYPICAL_EVENT: usize = 1024;
+/// How long a state may take to be folded before events go on without it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A run, as one connection sees it.
+pub(super) struct RunStream {
+    context: web::Data<ApiContext>,
+    run_id: RunId,
+    machine: Machine,
+    /// What the machine wants done before it has a frame again.
+    next: Option<Step>,
+    follower: Follower,
+    /// The run's state, if the client wants it.
+    state: Option<Arc<Shared>>,
+    /// The mean size of the events that were read last.
+    event_bytes: usize,
+}
+
+impl RunStream {
+    pub(super) fn new(
+        context: web::Data<ApiContext>,
+        run_id: RunId,
+        ask: Ask,
+        opening: Opening,
+    ) -> Self {
+        let follower = context.store.follow(run_id, opening.after);
+        let state = ask.include_snapshot.then(|| context.snapshots.of(run_id));
+        let machine = Machine::new(ask, opening, retry_ms(), Instant::now());
+        Self { context, run_id, machine, next: None, follower, state, event_bytes: TYPICAL_EVENT }
+    }
+
+    async fn read(&mut self) {
+        let limit = (READ_BYTES / self.event_bytes).clamp(1, MAX_READ);
+        match Box::pin(self.follower.try_next(limit)).await {
+            Ok(entries) => {
+                let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
+                self.event_bytes =
+                    bytes.checked_div(entries.len()).unwrap_or(self.event_bytes).max(1);
+                self.machine.read(entries, limit);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        if matches!(error, Error::NotFound { .. }) {
+            self.machine.gone();
+        } else {
+            tracing::warn!(run.id = %self.run_id, error = error as &dyn std::error::Error, "A stream could not read");
+            self.machine.failed(Instant::now());
+        }
+    }
+}
+
+impl Producer for RunStream {
+    fn frame(&mut self, now: Instant) -> Option<Frame> {
+        let step = self.machine.step(now);
+        if let Step::Send(frame) = step {
+            return Some(frame);
+        }
+        self.next = Some(step);
+        None
+    }
+
+    fn is_busy(&self) -> bool {
+        self.machine.waiting() > 8
+    }
+
+    async fn work(&mut self) -> ControlFlow<Close> {
+        match self.next.take() {
+            // Sent by the caller.
+            None | Some(Step::Send(_)) => {}
+            Some(Step::Close(why)) => return ControlFlow::Break(why),
+            Some(Step::Read) => self.read().await,
+            Some(Step::Fold(seq)) => {
+                let Some(state) = &self.state else { return ControlFlow::Continue(()) };
+                // Boxed, as below: a waiting connection should not carry room for a query.
+                match tokio::time::timeout(PATIENCE, Box::pin(state.at_least(seq))).await {
+                    Ok(Ok((version, frame))) => self.machine.folded(version, frame),
+                    Ok(Err(error)) => {
+                        tracing::warn!(run.id = %self.run_id, error = &error as &dyn std::error::Error, "A snapshot for a stream failed");
+                        self.machine.fold_failed(Instant::now());
+                    }
+                    Err(_) => self.machine.fold_failed(Instant::now()),
+                }
+            }
+            Some(Step::AskHead) => match Box::pin(self.context.store.run_head(self.run_id)).await {
+                Ok(head) => self.machine.head(&head),
+                Err(error) => self.failed(&error),
+            },
+            Some(Step::Wait(until)) => {
+                let until = tokio::time::Instant::from_std(until);
+                tokio::select! {
+                    () = tokio::time::sleep_until(until) => {}
+                    () = self.follower.changed() => self.machine.woken(),
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
