@@ -196,6 +196,9 @@ pub struct Run {
     pub ended_at: Option<Timestamp>,
     pub updated_at: Timestamp,
     pub archived_at: Option<Timestamp>,
+    /// Why the run is not followed any more although it has not ended: what it brings cannot be
+    /// recorded. Set beside the log, by whoever gave up.
+    pub parked_reason: Option<String>,
 }
 
 impl Run {

@@ -49,6 +49,8 @@ pub(crate) struct RunView<'a> {
     updated_at: Time,
     #[schema(value_type = Option<String>, format = DateTime)]
     archived_at: Option<Time>,
+    /// Why the run is not followed any more although it has not ended.
+    parked_reason: Option<&'a str>,
 }
 
 impl<'a> From<&'a Run> for RunView<'a> {
@@ -75,6 +77,7 @@ impl<'a> From<&'a Run> for RunView<'a> {
             ended_at,
             updated_at,
             archived_at,
+            parked_reason,
         } = run;
         Self {
             id: id.to_string(),
@@ -97,6 +100,7 @@ impl<'a> From<&'a Run> for RunView<'a> {
             ended_at: ended_at.map(Time),
             updated_at: Time(*updated_at),
             archived_at: archived_at.map(Time),
+            parked_reason: parked_reason.as_deref(),
         }
     }
 }
@@ -228,14 +232,15 @@ mod tests {
             ended_at: None,
             updated_at: at,
             archived_at: None,
+            parked_reason: None,
         }
     }
 
     #[test]
-    fn a_run_has_its_twenty_keys_and_iso_times() {
+    fn a_run_has_all_its_keys_and_iso_times() {
         let run = run(json!({}));
         let view = serde_json::to_value(RunView::from(&run)).unwrap();
-        assert_eq!(view.as_object().unwrap().len(), 20);
+        assert_eq!(view.as_object().unwrap().len(), 21);
         assert_eq!(view["status"], "binding_session");
         assert_eq!(view["createdAt"], "2025-11-22T08:26:40.000Z");
         assert_eq!(view["archivedAt"], Value::Null);

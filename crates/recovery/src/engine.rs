@@ -253,9 +253,10 @@ impl Context {
     pub(crate) async fn serve_inbox(self: &Arc<Self>, id: RunId) -> Result<(), Error> {
         if self.following().contains_key(&id) {
             self.listeners.nudge(id);
-        } else if self.store.run_get(id).await?.state.is_terminal()
-            && self.store.run_parked_reason(id).await?.is_none()
-        {
+            return Ok(());
+        }
+        let run = self.store.run_get(id).await?;
+        if run.state.is_terminal() && run.parked_reason.is_none() {
             let lease = self.store.run_take(id).await?;
             Arc::clone(self).follow(lease, Origin::Inbox);
         }

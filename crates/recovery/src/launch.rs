@@ -89,6 +89,7 @@ pub(crate) fn new_run(descriptor: &RunDescriptor, now: Timestamp) -> NewRun {
         ended_at: None,
         updated_at: now,
         archived_at: None,
+        parked_reason: None,
     };
     let requested = &descriptor.session;
     let session = Session {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use control_plane_testkit::process::ServerProcess;
 use control_plane_testkit::sse::SseClient;
 use control_plane_testkit::{DEADLINE, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Runs the binary to its end with exactly these variables.
 fn run(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -113,4 +113,40 @@ async fn figures_of_requests_and_streams_can_be_scraped() {
     {
         assert!(text.contains(name), "{name}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn production_logs_one_json_object_a_line_and_development_text() {
+    let request_in = async |environment: &str| {
+        let server = ServerProcess::serve()
+            .env("APP_ENV", environment)
+            .env("AUTH_API_KEYS", "secret")
+            .env("RUNTIME_ADDRESS", "127.0.0.1:9")
+            .env("RUNTIME_ALLOW_INSECURE", "true")
+            .start()
+            .await;
+        let answer = reqwest::Client::new()
+            .get(server.url("/runs"))
+            .bearer_auth("secret")
+            .header("x-request-id", "the-request")
+            .send();
+        assert_eq!(answer.await.unwrap().status().as_u16(), 200);
+        let log = async || server.log();
+        let has_line = |log: &String| log.contains("the-request") && log.ends_with('\n');
+        wait_for(DEADLINE, log, has_line).await
+    };
+
+    let production = request_in("production").await;
+    let development = request_in("development").await;
+
+    let lines: Vec<Value> =
+        production.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let request = lines.iter().find(|line| line["request.id"] == "the-request").unwrap();
+    assert_eq!(request["level"], "INFO");
+    assert_eq!(request["http.path"], "/runs");
+    assert_eq!(request["http.status_code"], 200);
+    assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["message"].is_string()));
+    assert!(!production.contains("secret"));
+    let line = development.lines().find(|line| line.contains("the-request")).unwrap();
+    assert!(serde_json::from_str::<Value>(line).is_err(), "{line}");
 }

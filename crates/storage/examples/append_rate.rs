@@ -177,6 +177,7 @@ fn new_run() -> NewRun {
         ended_at: None,
         updated_at: now,
         archived_at: None,
+        parked_reason: None,
     };
     let session = Session {
         run_id: id,

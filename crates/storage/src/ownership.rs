@@ -64,15 +64,10 @@ impl Store {
             .await
     }
 
-    /// Parks a run, with its reason; `false` when the lease is over.
+    /// Parks a run, with its reason, which [`Store::run_get`] shows until it is claimed again; `false` when the lease is over.
     pub async fn run_park(&self, lease: Lease, reason: String) -> Result<bool> {
         self.task(move |store: Self| async move { change!(store, ownership::park(lease, &reason)) })
             .await
-    }
-
-    /// Why a run is parked, if it is.
-    pub async fn run_parked_reason(&self, id: RunId) -> Result<Option<String>> {
-        read!(self, ownership::parked_reason(id))
     }
 
     /// Asks something of a run; `false` when the same was asked already.

@@ -30,6 +30,7 @@ fn run(state: RunState) -> Run {
         ended_at: None,
         updated_at: now,
         archived_at: None,
+        parked_reason: None,
     }
 }
 

@@ -28,6 +28,7 @@ fn run() -> Run {
         ended_at: None,
         updated_at: at,
         archived_at: None,
+        parked_reason: None,
     }
 }
 

@@ -191,3 +191,20 @@ async fn state_figures_and_artifacts_of_a_run_are_there() {
     assert_eq!(artifacts, json!([]));
     api.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_run_says_why() {
+    let api = Api::start().await;
+    let journal = Journal::create(&api.store).await;
+    let path = format!("/runs/{}", journal.id());
+    let (_, before) = api.get(&path).await;
+
+    journal.park("its data is refused").await;
+
+    let (_, shown) = api.get(&path).await;
+    let (_, listed) = api.get("/runs").await;
+    assert_eq!(before["parkedReason"], Value::Null);
+    assert_eq!(shown["parkedReason"], "its data is refused");
+    assert_eq!(listed["data"][0]["parkedReason"], "its data is refused");
+    api.stop().await;
+}

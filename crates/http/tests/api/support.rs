@@ -198,6 +198,11 @@ impl Journal {
         assert_eq!(appended, [Appended::Committed]);
     }
 
+    /// Gives the run up.
+    pub(crate) async fn park(&self, reason: &str) {
+        assert!(self.store.run_park(self.lease, reason.to_owned()).await.unwrap());
+    }
+
     /// Ends the run as completed.
     pub(crate) async fn complete(&mut self) {
         self.run.state = RunState::Completed;
@@ -269,6 +274,7 @@ fn records(body: &RunDescriptor) -> (Run, Session) {
         ended_at: None,
         updated_at: now,
         archived_at: None,
+        parked_reason: None,
     };
     let session = Session {
         run_id: run.id,

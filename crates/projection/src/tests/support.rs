@@ -249,6 +249,7 @@ fn run(session_id: &SessionId) -> Run {
         ended_at: None,
         updated_at: at(0),
         archived_at: None,
+        parked_reason: None,
     }
 }
 

@@ -75,7 +75,7 @@ async fn connections_that_break_in_the_middle_of_ingest_lose_and_double_nothing(
     for (run, _, accepted) in &talks {
         recorded(&rig, *run, accepted.len()).await;
         rig.is_whole(*run, accepted).await;
-        assert_eq!(rig.store.run_parked_reason(*run).await.unwrap(), None);
+        assert_eq!(rig.store.run_get(*run).await.unwrap().parked_reason, None);
     }
     rig.stop().await;
 }

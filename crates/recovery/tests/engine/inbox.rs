@@ -83,7 +83,7 @@ async fn what_is_asked_twice_is_done_once() {
         }
 
         has_exactly(&rig, run, &[live, finished]).await;
-        assert_eq!(rig.store.run_parked_reason(run).await.unwrap(), None);
+        assert_eq!(rig.store.run_get(run).await.unwrap().parked_reason, None);
         rig.is_whole(run, &talk.accepted).await;
         rig.stop().await;
     }

@@ -125,9 +125,9 @@ async fn a_run_whose_data_is_refused_is_parked_alone_and_says_why() {
         }
     }
 
-    let parked = async || rig.store.run_parked_reason(poisoned).await.unwrap().is_some();
+    let parked = async || rig.store.run_get(poisoned).await.unwrap().parked_reason.is_some();
     wait_until(DEADLINE, parked).await;
-    let reason = rig.store.run_parked_reason(poisoned).await.unwrap().unwrap_or_default();
+    let reason = rig.store.run_get(poisoned).await.unwrap().parked_reason.unwrap_or_default();
     assert!(reason.contains("index row"), "{reason}");
     for (run, _, accepted) in &runs {
         rig.has_recorded(*run, accepted.len()).await;

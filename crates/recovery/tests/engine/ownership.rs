@@ -48,6 +48,7 @@ fn queued(session_id: &SessionId, now: Timestamp) -> NewRun {
         ended_at: None,
         updated_at: now,
         archived_at: None,
+        parked_reason: None,
     };
     let session = Session {
         run_id: id,

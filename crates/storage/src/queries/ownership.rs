@@ -100,17 +100,6 @@ pub(crate) async fn park(conn: &mut Connection, lease: Lease, reason: &str) -> R
     Ok(parked == 1)
 }
 
-/// Why a run is parked, if it is.
-pub(crate) async fn parked_reason(conn: &mut Connection, id: RunId) -> Result<Option<String>> {
-    Ok(runs::table
-        .find(DbUuid(id.0))
-        .select(runs::parked_reason)
-        .first(conn)
-        .await
-        .optional()?
-        .flatten())
-}
-
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = run_inbox)]
 struct InboxRow {

@@ -38,6 +38,7 @@ pub(super) struct RunRow {
     ended_at: Option<Timestamp>,
     updated_at: Timestamp,
     archived_at: Option<Timestamp>,
+    parked_reason: Option<String>,
 }
 
 /// The columns of a new row that a [`Run`] does not show.
@@ -75,6 +76,7 @@ impl From<&Run> for RunRow {
             ended_at: run.ended_at,
             updated_at: run.updated_at,
             archived_at: run.archived_at,
+            parked_reason: run.parked_reason.clone(),
         }
     }
 }
@@ -113,6 +115,7 @@ impl TryFrom<RunRow> for Run {
             ended_at: row.ended_at,
             updated_at: row.updated_at,
             archived_at: row.archived_at,
+            parked_reason: row.parked_reason,
         })
     }
 }

@@ -61,19 +61,19 @@ on_both_databases! {
     async fn a_parked_run_says_why_until_it_is_claimed_again(database: TestDb) {
         let store = holding(&database).await;
         let run = Writer::create(&store).await;
-        assert_eq!(store.run_parked_reason(run.id()).await.unwrap(), None);
+        assert_eq!(store.run_get(run.id()).await.unwrap().parked_reason, None);
 
         assert!(store.run_park(run.lease, "its data is refused".to_owned()).await.unwrap());
 
         let stale = Lease { epoch: 0, ..run.lease };
         assert!(!store.run_park(stale, "not mine".to_owned()).await.unwrap());
-        let reason = store.run_parked_reason(run.id()).await.unwrap();
+        let reason = store.run_get(run.id()).await.unwrap().parked_reason;
         assert_eq!(reason.as_deref(), Some("its data is refused"));
         assert_eq!(claim(&store).await, []);
         drop(store);
         let store = holding(&database).await;
         wait_for(DEADLINE, || claim(&store), |leases| !leases.is_empty()).await;
-        assert_eq!(store.run_parked_reason(run.id()).await.unwrap(), None);
+        assert_eq!(store.run_get(run.id()).await.unwrap().parked_reason, None);
     }
 
     async fn a_run_can_be_taken_whatever_its_state(database: TestDb) {

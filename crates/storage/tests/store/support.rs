@@ -46,6 +46,7 @@ pub(crate) fn new_run() -> NewRun {
         ended_at: None,
         updated_at: at(0),
         archived_at: None,
+        parked_reason: None,
     };
     let session = Session {
         run_id: id,

@@ -44,6 +44,7 @@ fn ledger(cursor: Ordinal) -> Ledger {
         ended_at: None,
         updated_at: now,
         archived_at: None,
+        parked_reason: None,
     };
     let session = Session {
         run_id: id,
