@@ -18,7 +18,11 @@ pub(crate) async fn measure(kind: Kind) -> Result<f64> {
     let database = TestDb::new(kind);
     let server = serve(&runtime, &database).await;
     tokio::time::sleep(SETTLE).await;
-    let pid = server.pid().context("the server does not run")?;
+    resident(server.pid().context("the server does not run")?)
+}
+
+/// The resident memory of a process in MiB.
+pub(crate) fn resident(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))
         .context("resident memory is read from /proc, which only Linux has")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;

@@ -68,15 +68,21 @@ pub(crate) async fn measure(kind: Kind, size: Size) -> Result<Figures> {
         sent
     };
     let (seen, sent) = tokio::join!(watch, send);
-    let mut times: Vec<f64> = sent
+    let times: Vec<f64> = sent
         .iter()
         .filter_map(|(id, before)| Some(seen.get(id)?.duration_since(*before)))
         .map(|time| time.as_secs_f64() * 1000.0)
         .collect();
     ensure!(times.len() == envelopes, "{} of {envelopes} envelopes were seen", times.len());
-    times.sort_by(f64::total_cmp);
-    let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-    Ok(Figures { median: at(50), high: at(99) })
+    Ok(Figures::of(times))
+}
+
+impl Figures {
+    pub(crate) fn of(mut times: Vec<f64>) -> Self {
+        times.sort_by(f64::total_cmp);
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+        Self { median: at(50), high: at(99) }
+    }
 }
 
 /// The next event's type and its message id.

@@ -5,6 +5,7 @@
 
 use std::env;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use control_plane_testkit::database::{Kind, TestDb};
@@ -12,11 +13,25 @@ use control_plane_testkit::process::ServerProcess;
 use control_plane_testkit::runtime::{OBSERVER_TOKEN, RuntimeProcess};
 use serde_json::json;
 
+mod fanout;
 mod idle;
 mod ingest;
 mod latency;
+mod streams;
+mod swarm;
 
-const SCENARIOS: [&str; 3] = ["ingest", "latency", "idle_memory"];
+use fanout::Load;
+
+const SCENARIOS: [&str; 8] = [
+    "ingest",
+    "latency",
+    "rapid",
+    "fanout_200",
+    "fanout_2000",
+    "backlog",
+    "idle_memory",
+    "idle_streams",
+];
 
 /// How long a measurement may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,11 +63,38 @@ async fn main() -> Result<()> {
             report("latency_p50", median, "ms", kind);
             report("latency_p99", high, "ms", kind);
         }
+        for (name, load) in loads(size) {
+            if is_wanted(name) {
+                let latency::Figures { median, high } = fanout::measure(kind, load).await?;
+                report(&format!("{name}_p50"), median, "ms", kind);
+                report(&format!("{name}_p99"), high, "ms", kind);
+            }
+        }
+        if is_wanted("backlog") {
+            report("backlog", streams::backlog(kind, size).await?, "frames/s", kind);
+        }
         if is_wanted("idle_memory") {
             report("idle_memory", idle::measure(kind).await?, "MiB", kind);
         }
+        if is_wanted("idle_streams") {
+            report("idle_streams", streams::idle(kind, size).await?, "MiB", kind);
+        }
     }
     Ok(())
+}
+
+/// One subscriber at 1,000 envelopes a second, and many at 20.
+fn loads(size: Size) -> [(&'static str, Load); 3] {
+    let load = |subscribers, envelopes, millis| Load {
+        subscribers: if size == Size::Full { subscribers } else { subscribers.min(20) },
+        envelopes: if size == Size::Full { envelopes } else { envelopes / 10 },
+        every: Duration::from_millis(millis),
+    };
+    [
+        ("rapid", load(1, 10_000, 1)),
+        ("fanout_200", load(200, 200, 50)),
+        ("fanout_2000", load(2000, 200, 50)),
+    ]
 }
 
 /// A server that observes this runtime and stores into this database.
