@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::postgres::Postgres;
 use crate::shell::{capture, cargo, run, target};
-use crate::{layers, runtime, tidy};
+use crate::{layers, packages, runtime, tidy};
 
 /// Everything at once and the embedded runtime with it, so that all test builds share one set of
 /// compiled crates.
@@ -34,10 +34,12 @@ pub(crate) fn schema() -> Result<()> {
 
 /// Every test; with filters, those that match.
 pub(crate) fn test(filters: &[String]) -> Result<()> {
-    let runtime = runtime::ensure()?;
+    let clients = packages::ensure(packages::CLIENTS)?;
     let postgres = Postgres::ensure()?;
+    let runtime = runtime::ensure()?;
     let prepare = |mut command: Command| {
         command
+            .envs(clients.iter().map(|(variable, path)| (variable, path)))
             .env("TEST_DATABASE_URL", postgres.url())
             .env("MACP_RUNTIME_BIN", &runtime)
             .env("MACP_CONTROL_PLANE_BIN", target().join("debug").join("macp-control-plane"));

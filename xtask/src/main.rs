@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 mod checks;
 mod layers;
+mod packages;
 mod play;
 mod postgres;
 mod runtime;
@@ -40,7 +41,7 @@ enum Task {
         #[arg(long)]
         debug: bool,
     },
-    /// Every test, on both databases and the real runtime.
+    /// Every test, on both databases, with the real runtime and real clients.
     Test {
         /// Passed on to the test runner.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

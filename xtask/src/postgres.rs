@@ -15,7 +15,8 @@ use std::{env, iter};
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell::{capture, run};
+use crate::packages::{self, is_root};
+use crate::shell::capture;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -137,10 +138,6 @@ impl Account {
     }
 }
 
-fn is_root() -> bool {
-    capture("id", &["-u"]).as_deref() == Some("0")
-}
-
 /// The folder that has both `initdb` and `postgres`.
 fn find_programs() -> Option<PathBuf> {
     let search_path = env::var_os("PATH").unwrap_or_default();
@@ -166,16 +163,9 @@ fn find_programs() -> Option<PathBuf> {
 }
 
 fn install() -> Result<PathBuf> {
-    const ADVICE: &str = "The tests need PostgreSQL 14 or newer: install it (Debian: `apt-get \
+    const ADVICE: &str = "the tests need PostgreSQL 14 or newer: install it (Debian: `apt-get \
         install postgresql`), or set TEST_DATABASE_URL to a server where databases may be created";
-    if !is_root() || capture("apt-get", &["--version"]).is_none() {
-        bail!(ADVICE);
-    }
-    println!("There is no PostgreSQL here: installing Debian's");
-    run(Command::new("apt-get").arg("update"))?;
-    let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends", "postgresql"]);
-    run(install.env("DEBIAN_FRONTEND", "noninteractive"))?;
+    packages::install(&["postgresql"], ADVICE)?;
     find_programs().context(ADVICE)
 }
 
