@@ -134,9 +134,20 @@ async fn record(context: &Arc<Context>, seen: &SignalSeen) -> Result<bool, Error
     let Some(run_id) = about(context, &seen.envelope).await? else { return Ok(false) };
     let key = format!("{}\n{}", seen.envelope.sender, seen.envelope.message_id);
     let payload = serde_json::to_value(Heard::from(seen.clone())).unwrap_or_default();
-    context.store.inbox_push(run_id, SIGNAL, key, payload, context.clock.now()).await?;
-    context.serve_inbox(run_id).await?;
-    Ok(true)
+    let now = context.clock.now();
+    let asked = async {
+        context.store.inbox_push(run_id, SIGNAL, key, payload, now).await?;
+        context.serve_inbox(run_id).await
+    };
+    match asked.await {
+        Ok(()) => Ok(true),
+        Err(fault) if fault.is_transient() => Err(fault),
+        // The run may have been deleted since.
+        Err(fault) => match context.store.run_head(run_id).await {
+            Err(Error::NotFound { .. }) => Ok(false),
+            Ok(_) | Err(_) => Err(fault),
+        },
+    }
 }
 
 /// The run whose session the signal names.

@@ -35,6 +35,7 @@
 mod ask;
 mod append;
 mod config;
+mod deletion;
 mod error;
 mod like;
 pub mod model;

@@ -184,6 +184,15 @@ pub enum Created {
     Existing(Box<control_plane_domain::Run>),
 }
 
+/// What [`crate::Store::run_delete`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deleted {
+    /// The run is gone.
+    Done,
+    /// It is not over, so it is still there.
+    Active(RunState),
+}
+
 /// A batch for one run: what was read, what follows from it, and where it leaves the run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Append {

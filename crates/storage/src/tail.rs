@@ -6,6 +6,7 @@
 //! run, the database is asked for news of it once per [`POLL`], and not at all while we write it.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use control_plane_domain::{RunId, Seq};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::LogEntry;
 use crate::store::Store;
 
@@ -72,10 +73,21 @@ impl Hub {
             tail.tell();
         }
     }
+
+    /// Tells whoever follows the run that it was deleted.
+    pub(crate) fn remove(&self, id: RunId) {
+        let tail = lock(&self.tails).remove(&id).and_then(|tail| tail.upgrade());
+        if let Some(tail) = tail {
+            tail.gone.store(true, Ordering::Release);
+            tail.tell();
+        }
+    }
 }
 
 struct Tail {
     ring: Mutex<Ring>,
+    /// The run was deleted.
+    gone: AtomicBool,
     /// Goes up with every change; followers wait on it.
     news: watch::Sender<u64>,
 }
@@ -177,7 +189,7 @@ impl Ring {
 
 impl Tail {
     fn new() -> Self {
-        Self { ring: Mutex::default(), news: watch::Sender::new(0) }
+        Self { ring: Mutex::default(), gone: AtomicBool::new(false), news: watch::Sender::new(0) }
     }
 
     fn publish(&self, entries: impl Iterator<Item = LogEntry>) {
@@ -230,9 +242,13 @@ impl Follower {
     /// The next events, at most `limit`; none when the log has no more yet.
     ///
     /// # Errors
-    /// Those of the database; the cursor stays where it is.
+    /// [`Error::NotFound`] when the run was deleted, and those of the database; the cursor stays
+    /// where it is.
     pub async fn try_next(&mut self, limit: usize) -> Result<Vec<Arc<LogEntry>>> {
         self.news.mark_unchanged();
+        if self.tail.gone.load(Ordering::Acquire) {
+            return Err(Error::run_not_found(self.run_id));
+        }
         let limit = limit.clamp(1, PAGE);
         let answer = lock(&self.tail.ring).answer(self.cursor, limit, Instant::now());
         let (events, from_store) = match answer {

@@ -12,8 +12,10 @@ impl Ledger {
     /// Loads a run as it is in the database.
     pub(crate) async fn load(store: &Store, lease: Lease) -> Result<Self, Error> {
         let id = lease.run_id;
+        // In this order: a run that was deleted is not one without a session.
+        let session = store.session_get(id).await?;
         let run = store.run_get(id).await?;
-        let session = store.session_get(id).await?.ok_or_else(|| Error::Corrupt {
+        let session = session.ok_or_else(|| Error::Corrupt {
             entity: Entity::Session,
             id: id.to_string(),
             column: "run_id",

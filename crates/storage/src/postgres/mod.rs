@@ -7,6 +7,8 @@ mod schema;
 
 #[path = "../queries/create.rs"]
 pub(crate) mod create;
+#[path = "../queries/deletion.rs"]
+pub(crate) mod deletion;
 #[path = "../queries/derived.rs"]
 pub(crate) mod derived;
 #[path = "../queries/events.rs"]

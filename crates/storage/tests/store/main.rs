@@ -33,6 +33,7 @@ mod broken;
 mod canceled;
 mod cluster;
 mod create;
+mod delete;
 mod feed;
 mod follow;
 mod inbox;
