@@ -4,6 +4,7 @@
 //! order. A connection is a cursor with one chunk in flight: it reads what it needs next from the
 //! shared log and holds no queue of its own.
 
+mod chunk;
 mod frame;
 mod machine;
 mod open;
@@ -62,10 +63,10 @@ pub(crate) async fn stream(
     let run = find(&context.store, &id).await?;
     let log = Log { id: &context.log_id, last_seq: run.last_seq, over: run.state.is_terminal() };
     let opening = match decide(&ask, &log) {
-        Plan::NoContent => return Ok(HttpResponse::NoContent().finish()),
+        Plan::NoContent => return Ok(no_content("run")),
         Plan::Open(opening) => opening,
     };
-    let run = RunStream::new(context.clone(), run.id, ask, opening.clone());
+    let run = RunStream::new(&context, run.id, ask, opening.clone());
     Ok(respond(&context, "run", opening.after, log.last_seq, run))
 }
 
@@ -77,6 +78,8 @@ fn respond(
     latest: i64,
     producer: impl Producer,
 ) -> HttpResponse {
+    let open = Open::count(kind);
+    open.backlog(latest - from);
     HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-cache, no-store, no-transform"))
@@ -84,7 +87,13 @@ fn respond(
         .insert_header(("X-MACP-Replay-From", from.to_string()))
         .insert_header(("X-MACP-Latest-Seq", latest.to_string()))
         .insert_header(("X-MACP-Log-Id", context.log_id.as_str()))
-        .streaming(Pump::new(context.clone(), Open::count(kind), producer).into_body())
+        .streaming(Pump::new(context.clone(), open, producer).into_body())
+}
+
+/// The answer that makes a client stop asking.
+fn no_content(kind: &'static str) -> HttpResponse {
+    open::count_no_content(kind);
+    HttpResponse::NoContent().finish()
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

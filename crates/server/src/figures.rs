@@ -10,6 +10,8 @@ const REQUEST_SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const RUN_SECONDS: &[f64] = &[0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0];
+/// Events of a stream: none is the good case, and a backlog may be a long log.
+const EVENTS: &[f64] = &[0.0, 1.0, 10.0, 100.0, 1000.0, 10_000.0, 100_000.0];
 /// Recorded values wait in memory until somebody scrapes, or until this.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -21,6 +23,7 @@ pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_batch_size".to_owned()), COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_envelopes".to_owned()), COUNTS)?
         .set_buckets_for_metric(Matcher::Suffix("_runs".to_owned()), COUNTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_events".to_owned()), EVENTS)?
         .install_recorder()
         .context("the metrics recorder cannot be installed")?;
     describe();
@@ -44,8 +47,19 @@ fn describe() {
     metrics::describe_gauge!("active_sse_connections", "Open event streams");
     metrics::describe_counter!("sse_frames_total", "Frames sent on event streams");
     metrics::describe_counter!("sse_bytes_total", "Bytes sent on event streams");
+    metrics::describe_histogram!("sse_first_frame_seconds", "Time from a stream's head to a frame");
+    metrics::describe_histogram!("sse_backlog_events", "Events to send when a stream opens");
+    metrics::describe_histogram!("sse_lag_events", "Events that are there and not sent, at a send");
+    metrics::describe_counter!(
+        "sse_store_fallbacks_total",
+        "Streams that were too slow for the events in memory"
+    );
+    metrics::describe_counter!("sse_closes_total", "Streams that ended, by reason");
+    metrics::describe_counter!("sse_no_content_total", "Clients told by a 204 to stop asking");
     metrics::describe_gauge!("process_resident_memory_bytes", "Memory in use");
     metrics::describe_gauge!("process_cpu_seconds_total", "Processor time used");
     // Streams come and go; a scrape before the first must show zero, not nothing.
-    metrics::gauge!("active_sse_connections").set(0.0);
+    for kind in ["run", "feed", "replay"] {
+        metrics::gauge!("active_sse_connections", "stream" => kind).set(0.0);
+    }
 }

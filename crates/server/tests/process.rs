@@ -109,8 +109,11 @@ async fn figures_of_requests_and_streams_can_be_scraped() {
     };
     let counted = |text: &String| text.contains("http_requests_total{");
     let text = wait_for(DEADLINE, scrape, counted).await;
-    for name in ["http_request_duration_seconds_bucket", "active_sse_connections 0", "process_cpu"]
-    {
+    for name in [
+        "http_request_duration_seconds_bucket",
+        "active_sse_connections{stream=\"run\"} 0",
+        "process_cpu",
+    ] {
         assert!(text.contains(name), "{name}: {text}");
     }
 }

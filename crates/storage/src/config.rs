@@ -83,6 +83,23 @@ pub struct Config {
     /// How long a call waits for a connection.
     pub pool_timeout: Duration,
     pub synchronous: Synchronous,
+    /// How much of the log of each run that is followed is kept in memory.
+    pub tail: TailLimits,
+}
+
+/// How much of a log is kept in memory for those who follow it. At least one event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailLimits {
+    /// Most events.
+    pub events: usize,
+    /// Most bytes, each event in its stored form and in the one that is sent.
+    pub bytes: usize,
+}
+
+impl Default for TailLimits {
+    fn default() -> Self {
+        Self { events: 1024, bytes: 2 * 1024 * 1024 }
+    }
 }
 
 impl Config {
@@ -94,6 +111,7 @@ impl Config {
             pool_max: 10,
             pool_timeout: Duration::from_secs(5),
             synchronous: Synchronous::Full,
+            tail: TailLimits::default(),
         }
     }
 }

@@ -46,8 +46,8 @@ mod store;
 mod tail;
 mod types;
 
-pub use config::{Access, Config, DatabaseUrl, Synchronous};
+pub use config::{Access, Config, DatabaseUrl, Synchronous, TailLimits};
 pub use error::{Entity, Error, Result};
 pub use model::Head;
 pub use store::Store;
-pub use tail::Follower;
+pub use tail::{Follower, KeptEntry, TailEntry};

@@ -75,7 +75,7 @@ impl Store {
             DatabaseUrl::Sqlite(path) => Backend::Sqlite(Box::new(Sqlite::new(path, config)?)),
         };
         let instance = i64::from_be_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
-        Ok(Self(Arc::new(Inner { backend, hub: Hub::default(), instance, home })))
+        Ok(Self(Arc::new(Inner { backend, hub: Hub::new(config.tail), instance, home })))
     }
 
     /// `postgres` or `sqlite`.

@@ -1,11 +1,12 @@
 //! Following a run's log: from memory where it reaches, from the database where it does not.
 //!
 //! **Invariant:** a [`Follower`] gives every committed event once and in order. It is a cursor and
-//! reads; it owns no queue, so a slow one costs the writer nothing. A [`Tail`] holds a contiguous
-//! end of the log or nothing: an event that is not the next one empties it. However many follow a
-//! run, the database is asked for news of it once per [`POLL`], and not at all while we write it.
+//! reads; it owns no queue, so a slow one costs the writer nothing. However many follow a run, the
+//! database is asked how it is once per [`POLL`], and not at all while we write it.
 
-use std::collections::{HashMap, VecDeque};
+mod ring;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -14,14 +15,14 @@ use control_plane_domain::{RunId, Seq};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::config::TailLimits;
 use crate::error::{Error, Result};
-use crate::model::LogEntry;
+use crate::model::{Head, LogEntry};
 use crate::store::Store;
+use ring::{Answer, Ring};
 
-/// Most events that a tail keeps.
-const MAX_EVENTS: usize = 1024;
-/// Most bytes of bodies that a tail keeps.
-const MAX_BYTES: usize = 1024 * 1024;
+pub use ring::{KeptEntry, TailEntry};
+
 /// Most events that are read from the database at once.
 const PAGE: usize = 1000;
 /// How often the database is asked about a run when nobody here tells of news: another process may
@@ -29,12 +30,17 @@ const PAGE: usize = 1000;
 const POLL: Duration = Duration::from_millis(500);
 
 /// The tails of the runs that somebody follows.
-#[derive(Default)]
 pub(crate) struct Hub {
+    limits: TailLimits,
     tails: Mutex<HashMap<RunId, Weak<Tail>>>,
 }
 
 impl Hub {
+    /// Tails of this size.
+    pub(crate) fn new(limits: TailLimits) -> Self {
+        Self { limits, tails: Mutex::default() }
+    }
+
     fn tail(&self, id: RunId) -> Arc<Tail> {
         let mut tails = lock(&self.tails);
         if let Some(tail) = tails.get(&id).and_then(Weak::upgrade) {
@@ -44,7 +50,7 @@ impl Hub {
         if tails.len() > 64 && tails.len().is_power_of_two() {
             tails.retain(|_, tail| tail.strong_count() > 0);
         }
-        let tail = Arc::new(Tail::new());
+        let tail = Arc::new(Tail::new(self.limits));
         tails.insert(id, Arc::downgrade(&tail));
         tail
     }
@@ -69,7 +75,7 @@ impl Hub {
     pub(crate) fn forget(&self, id: RunId) {
         let tail = lock(&self.tails).get(&id).and_then(Weak::upgrade);
         if let Some(tail) = tail {
-            *lock(&tail.ring) = Ring::default();
+            lock(&tail.ring).clear();
             tail.tell();
         }
     }
@@ -88,117 +94,25 @@ struct Tail {
     ring: Mutex<Ring>,
     /// The run was deleted.
     gone: AtomicBool,
+    /// Held by whoever asks how the run is, so that the others wait for the answer.
+    asking: tokio::sync::Mutex<()>,
     /// Goes up with every change; followers wait on it.
     news: watch::Sender<u64>,
 }
 
-/// The end of a log, as far as it is known and kept.
-#[derive(Default)]
-struct Ring {
-    events: VecDeque<Arc<LogEntry>>,
-    bytes: usize,
-    /// The last event that we know to be committed, kept or not.
-    end: Option<Seq>,
-    /// When we last knew that nothing follows `end`.
-    checked: Option<Instant>,
-}
-
-/// What a ring says to a cursor.
-enum Answer {
-    /// The next events.
-    Events(Vec<Arc<LogEntry>>),
-    /// There are none, as of a moment ago.
-    Nothing,
-    /// The database has to be asked.
-    Ask,
-}
-
-impl Ring {
-    fn push(&mut self, entry: LogEntry) {
-        if self.end.is_some_and(|end| end + 1 != entry.seq) {
-            if self.holds(&entry) {
-                return;
-            }
-            *self = Self::default();
-        }
-        self.end = Some(entry.seq);
-        self.bytes += entry.body.len();
-        self.events.push_back(Arc::new(entry));
-        while self.events.len() > MAX_EVENTS || (self.bytes > MAX_BYTES && self.events.len() > 1) {
-            if let Some(oldest) = self.events.pop_front() {
-                self.bytes -= oldest.body.len();
-            }
-        }
-    }
-
-    /// The events from `cursor` on.
-    fn after(&self, cursor: Seq) -> Option<impl Iterator<Item = &Arc<LogEntry>>> {
-        let first = self.events.front()?.seq;
-        let skip = usize::try_from(cursor + 1 - first).ok()?;
-        Some(self.events.iter().skip(skip))
-    }
-
-    fn holds(&self, entry: &LogEntry) -> bool {
-        self.after(entry.seq - 1)
-            .and_then(|mut events| events.next())
-            .is_some_and(|held| held.hash == entry.hash)
-    }
-
-    /// Answers a follower. Who is told to ask does so for all: the others are told that there is
-    /// nothing until it is time again.
-    fn answer(&mut self, cursor: Seq, limit: usize, now: Instant) -> Answer {
-        if self.end.is_none_or(|end| cursor > end) {
-            return Answer::Ask;
-        }
-        if self.end == Some(cursor) {
-            if self.checked.is_some_and(|checked| now.duration_since(checked) < POLL) {
-                return Answer::Nothing;
-            }
-            self.checked = Some(now);
-            return Answer::Ask;
-        }
-        match self.after(cursor) {
-            Some(events) => Answer::Events(events.take(limit).cloned().collect()),
-            None => Answer::Ask,
-        }
-    }
-
-    /// Takes note of what the database answered to `cursor`; whether that is news to others.
-    fn learn(&mut self, cursor: Seq, events: &[Arc<LogEntry>], limit: usize, now: Instant) -> bool {
-        let complete = events.len() < limit;
-        if self.end.is_none() {
-            // A page from the middle of a log is no end.
-            if !complete {
-                return false;
-            }
-            self.end = Some(cursor);
-        }
-        let before = self.end;
-        for event in events {
-            if self.end == Some(event.seq - 1) {
-                self.push(LogEntry::clone(event));
-            }
-        }
-        let known = events.last().map_or(cursor, |event| event.seq);
-        if complete && self.end == Some(known) {
-            self.checked = Some(now);
-        }
-        self.end != before
-    }
-}
-
 impl Tail {
-    fn new() -> Self {
-        Self { ring: Mutex::default(), gone: AtomicBool::new(false), news: watch::Sender::new(0) }
+    fn new(limits: TailLimits) -> Self {
+        Self {
+            ring: Mutex::new(Ring::new(limits)),
+            gone: AtomicBool::new(false),
+            asking: tokio::sync::Mutex::default(),
+            news: watch::Sender::new(0),
+        }
     }
 
     fn publish(&self, entries: impl Iterator<Item = LogEntry>) {
-        let mut ring = lock(&self.ring);
-        for entry in entries {
-            ring.push(entry);
-        }
-        ring.checked = Some(Instant::now());
-        drop(ring);
+        lock(&self.ring).publish(entries, Instant::now());
+        self.gone.store(false, Ordering::Release);
         self.tell();
     }
 
@@ -220,13 +134,29 @@ pub struct Follower {
     tail: Arc<Tail>,
     news: watch::Receiver<u64>,
     from_store: bool,
+    /// It was at the log's end once.
+    was_live: bool,
+    /// It fell out of memory and has not been at the end since.
+    behind: bool,
+    /// It fell, and [`Follower::take_fall`] has not told it yet.
+    fell: bool,
 }
 
 impl Follower {
     pub(crate) fn new(store: Store, hub: &Hub, run_id: RunId, cursor: Seq) -> Self {
         let tail = hub.tail(run_id);
         let news = tail.news.subscribe();
-        Self { store, run_id, cursor, tail, news, from_store: false }
+        Self {
+            store,
+            run_id,
+            cursor,
+            tail,
+            news,
+            from_store: false,
+            was_live: false,
+            behind: false,
+            fell: false,
+        }
     }
 
     /// The last event given out, or where following started.
@@ -234,27 +164,43 @@ impl Follower {
         self.cursor
     }
 
+    /// The last event that anybody here knows of; the cursor at least.
+    pub fn latest(&self) -> Seq {
+        lock(&self.tail.ring).latest().max(self.cursor)
+    }
+
     /// Whether the last events came from the database and not from memory.
     pub fn reads_from_store(&self) -> bool {
         self.from_store
     }
 
+    /// Whether it was at the log's end, was then too slow for what is kept in memory, and has not
+    /// caught up since.
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Whether it fell behind since this was asked last.
+    pub fn take_fall(&mut self) -> bool {
+        std::mem::take(&mut self.fell)
+    }
+
     /// The next events, at most `limit`; none when the log has no more yet.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when the run was deleted, and those of the database; the cursor stays
-    /// where it is.
-    pub async fn try_next(&mut self, limit: usize) -> Result<Vec<Arc<LogEntry>>> {
+    /// [`Error::NotFound`] when there is no such run, or not any more, and those of the database;
+    /// the cursor stays where it is.
+    pub async fn try_next(&mut self, limit: usize) -> Result<Vec<TailEntry>> {
         self.news.mark_unchanged();
-        if self.tail.gone.load(Ordering::Acquire) {
-            return Err(Error::run_not_found(self.run_id));
-        }
         let limit = limit.clamp(1, PAGE);
-        let answer = lock(&self.tail.ring).answer(self.cursor, limit, Instant::now());
-        let (events, from_store) = match answer {
-            Answer::Events(events) => (events, false),
-            Answer::Nothing => return Ok(Vec::new()),
-            Answer::Ask => (self.ask(limit).await?, true),
+        let (events, from_store) = loop {
+            self.check_gone()?;
+            match self.answer(limit) {
+                Answer::Events(events) => break (events, false),
+                Answer::Nothing => break (Vec::new(), false),
+                Answer::Poll => drop(self.ask_head().await?),
+                Answer::Ask => break (self.ask(limit).await?, true),
+            }
         };
         let mut contiguous = Vec::with_capacity(events.len());
         for event in events {
@@ -268,17 +214,66 @@ impl Follower {
         if !contiguous.is_empty() {
             self.from_store = from_store;
         }
+        if lock(&self.tail.ring).ends_at(self.cursor) {
+            self.was_live = true;
+            self.behind = false;
+        }
         Ok(contiguous)
     }
 
-    async fn ask(&self, limit: usize) -> Result<Vec<Arc<LogEntry>>> {
+    fn answer(&mut self, limit: usize) -> Answer {
+        let mut ring = lock(&self.tail.ring);
+        if self.was_live && !self.behind && ring.has_dropped(self.cursor) {
+            self.behind = true;
+            self.fell = true;
+        }
+        ring.answer(self.cursor, limit, Instant::now())
+    }
+
+    async fn ask(&self, limit: usize) -> Result<Vec<TailEntry>> {
         let page = i64::try_from(limit).unwrap_or(i64::MAX);
         let events = self.store.events(self.run_id, self.cursor, page).await?;
         let events: Vec<_> = events.into_iter().map(Arc::new).collect();
-        if lock(&self.tail.ring).learn(self.cursor, &events, limit, Instant::now()) {
+        let mut ring = lock(&self.tail.ring);
+        let is_news = ring.learn(self.cursor, &events, limit, Instant::now());
+        let kept = ring.kept(self.cursor, limit).filter(|kept| kept.len() >= events.len());
+        drop(ring);
+        if is_news {
             self.tail.tell();
         }
-        Ok(events)
+        Ok(kept.unwrap_or_else(|| events.into_iter().map(TailEntry::Read).collect()))
+    }
+
+    /// How the run is. Of many who ask about the end of a run, one asks the database.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and those of the database.
+    pub async fn head(&self) -> Result<Head> {
+        let _turn = self.tail.asking.lock().await;
+        self.check_gone()?;
+        let known = lock(&self.tail.ring).ended_at(self.cursor);
+        match known {
+            Some(head) => Ok(head),
+            None => self.ask_head().await,
+        }
+    }
+
+    async fn ask_head(&self) -> Result<Head> {
+        let asked = self.store.run_head(self.run_id).await;
+        if matches!(asked, Err(Error::NotFound { .. })) {
+            self.tail.gone.store(true, Ordering::Release);
+            self.tail.tell();
+        }
+        let head = asked?;
+        lock(&self.tail.ring).learn_head(self.cursor, &head, Instant::now());
+        Ok(head)
+    }
+
+    fn check_gone(&self) -> Result<()> {
+        if self.tail.gone.load(Ordering::Acquire) {
+            return Err(Error::run_not_found(self.run_id));
+        }
+        Ok(())
     }
 
     /// The next events, at most `limit` and at least one: waits for it.
@@ -286,8 +281,8 @@ impl Follower {
     /// Dropping the future loses nothing: the cursor moves only with what is given out.
     ///
     /// # Errors
-    /// Those of the database.
-    pub async fn next(&mut self, limit: usize) -> Result<Vec<Arc<LogEntry>>> {
+    /// As [`Follower::try_next`].
+    pub async fn next(&mut self, limit: usize) -> Result<Vec<TailEntry>> {
         loop {
             let events = self.try_next(limit).await?;
             if !events.is_empty() {
@@ -303,6 +298,3 @@ impl Follower {
         let _ = tokio::time::timeout(POLL, self.news.changed()).await;
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::{Clock, RunState, Seq, time};
+use control_plane_storage::KeptEntry;
 use control_plane_storage::model::LogEntry;
 use serde_json::{Value, json};
 
@@ -26,6 +27,8 @@ pub(super) enum Frame {
         retry_ms: u64,
     },
     Event(Arc<LogEntry>),
+    /// An event that the run's other connections send as well: it is encoded once.
+    Shared(Arc<KeptEntry>),
     /// A frame that [`snapshot`] made, shared by everybody who is at the same place.
     Snapshot(Bytes),
     Heartbeat {
@@ -34,6 +37,11 @@ pub(super) enum Frame {
     },
     CaughtUp(Seq),
     Reset(Reset),
+    /// The client was too slow for what is kept in memory.
+    Lagged {
+        from: Seq,
+        latest: Seq,
+    },
     Gap {
         from: i64,
         to: i64,
@@ -56,12 +64,8 @@ impl Frame {
         match self {
             Self::Opening { retry_ms } => put(out, format_args!("retry: {retry_ms}\n: macp\n\n")),
             Self::Retry { retry_ms } => put(out, format_args!("retry: {retry_ms}\n\n")),
-            Self::Event(entry) => {
-                out.reserve(entry.body.len() + 64);
-                put(out, format_args!("event: canonical_event\nid: {}\ndata: ", entry.seq));
-                out.put_slice(&entry.body);
-                out.put_slice(b"\n\n");
-            }
+            Self::Event(entry) => put_event(out, entry),
+            Self::Shared(entry) => out.put_slice(entry.encoded(event)),
             Self::Snapshot(frame) => out.put_slice(frame),
             Self::Heartbeat { id, latest } => {
                 let ts = time::format(clock.now());
@@ -73,6 +77,9 @@ impl Frame {
             Self::Reset(Reset { reason, requested }) => {
                 let data = json!({ "reason": reason, "requested": requested, "from": 0 });
                 put_frame(out, "reset", None, &data);
+            }
+            Self::Lagged { from, latest } => {
+                put_frame(out, "lagged", None, &json!({ "from": from, "latestSeq": latest }));
             }
             Self::Gap { from, to } => {
                 put_frame(out, "gap", None, &json!({ "fromOrdinal": from, "toOrdinal": to }));
@@ -92,6 +99,43 @@ impl Frame {
             }
         }
     }
+
+    /// The frame's bytes, if other connections send the same.
+    pub(super) fn shared(&self) -> Option<Bytes> {
+        match self {
+            Self::Shared(entry) => Some(entry.encoded(event).clone()),
+            Self::Snapshot(frame) => Some(frame.clone()),
+            Self::Opening { .. }
+            | Self::Retry { .. }
+            | Self::Event(_)
+            | Self::Heartbeat { .. }
+            | Self::CaughtUp(_)
+            | Self::Reset(_)
+            | Self::Lagged { .. }
+            | Self::Gap { .. }
+            | Self::End { .. }
+            | Self::Error { .. } => None,
+        }
+    }
+
+    /// Whether it is an event of the log.
+    pub(super) fn is_event(&self) -> bool {
+        matches!(self, Self::Event(_) | Self::Shared(_))
+    }
+}
+
+/// The frame of an event.
+fn event(entry: &LogEntry) -> Bytes {
+    let mut out = BytesMut::new();
+    put_event(&mut out, entry);
+    out.freeze()
+}
+
+fn put_event(out: &mut BytesMut, entry: &LogEntry) {
+    out.reserve(entry.body.len() + 64);
+    put(out, format_args!("event: canonical_event\nid: {}\ndata: ", entry.seq));
+    out.put_slice(&entry.body);
+    out.put_slice(b"\n\n");
 }
 
 /// The frame of a run's state, from the state's JSON.
@@ -173,6 +217,10 @@ mod tests {
             (
                 Frame::Reset(Reset { reason: "beyond_end", requested: Some(9) }),
                 "event: reset\ndata: {\"from\":0,\"reason\":\"beyond_end\",\"requested\":9}\n\n",
+            ),
+            (
+                Frame::Lagged { from: 3, latest: 5 },
+                "event: lagged\ndata: {\"from\":3,\"latestSeq\":5}\n\n",
             ),
             (
                 Frame::Gap { from: 3, to: 5 },

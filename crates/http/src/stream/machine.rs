@@ -1,26 +1,28 @@
-//! Which frame comes next. No I/O and no clock: the pump does what [`Machine::step`] says and
+//! Which frame comes next. No I/O and no clock: the stream does what [`Machine::step`] says and
 //! tells it what came of it, so that every order of things is a row in a table.
 //!
 //! **Invariant:** events are sent in order and each once; `caught_up` comes once, after the
-//! backlog; a snapshot comes exactly when the cursor is what the snapshot has folded; `end` comes
-//! when the store says that the run is over and the cursor is its last event.
+//! backlog, and the first snapshot right after it; a snapshot comes exactly when the cursor is what
+//! the snapshot has folded; `end` comes when the store says that the run is over and the cursor is
+//! its last event.
+
+mod pace;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use control_plane_domain::{EventType, Seq};
-use control_plane_storage::model::{Head, LogEntry};
+use control_plane_storage::TailEntry;
+use control_plane_storage::model::Head;
 
 use super::frame::{Frame, gap_of};
 use super::pump::Close;
 use super::request::{Ask, Opening};
+use pace::{Backoff, Pace};
 
-/// The time between two snapshots: at most four a second.
-const SNAPSHOT_EVERY: Duration = Duration::from_millis(250);
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LAST_RETRY: Duration = Duration::from_secs(8);
+/// After so many failures in a row to have the state, a run that is over ends without it.
+const LAST_FOLD: u32 = 3;
 
 /// What to do next. Asking again without an answer gives the same again.
 #[derive(Debug)]
@@ -37,30 +39,48 @@ pub(super) enum Step {
     Close(Close),
 }
 
+/// What a read brought.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) entries: Vec<TailEntry>,
+    /// How many were asked for: fewer are all there is.
+    pub(super) limit: usize,
+    /// The last event that is known of.
+    pub(super) latest: Seq,
+    /// The connection was too slow for what is kept in memory, and reads from the store now.
+    pub(super) fell: bool,
+}
+
 /// A connection's place in the stream.
 pub(super) struct Machine {
     ask: Ask,
     /// Control frames that come before anything else.
     queue: VecDeque<Frame>,
     /// Events that were read and not sent.
-    pending: VecDeque<Arc<LogEntry>>,
+    pending: VecDeque<TailEntry>,
     cursor: Seq,
     /// The last event that we know of.
     latest: Seq,
+    /// The last read brought all there was.
     caught_up: bool,
+    /// There may be more by now.
+    news: bool,
+    /// `caught_up` was sent.
     announced: bool,
     /// A snapshot, and the event that it waits for.
     snapshot: Option<(Seq, Bytes)>,
     /// The state has changed since the last snapshot.
     changed: bool,
-    snapshot_due: Instant,
+    snapshots: Pace,
+    fold_backoff: Backoff,
+    failed_folds: u32,
     heartbeat_due: Instant,
     /// The run has ended, as far as events tell.
     over: bool,
     ended_at: Option<Seq>,
     head_asked_at: Option<Seq>,
     retry_at: Option<Instant>,
-    retry_after: Duration,
+    read_backoff: Backoff,
     closing: Option<Close>,
 }
 
@@ -75,16 +95,19 @@ impl Machine {
             cursor: after,
             latest,
             caught_up: false,
+            news: false,
             announced: false,
             snapshot: None,
             changed: true,
-            snapshot_due: now,
+            snapshots: Pace::new(now),
+            fold_backoff: Backoff::new(),
+            failed_folds: 0,
             heartbeat_due: now + ask.heartbeat,
             over,
             ended_at: None,
             head_asked_at: None,
             retry_at: None,
-            retry_after: FIRST_RETRY,
+            read_backoff: Backoff::new(),
             closing: None,
             ask,
         }
@@ -93,6 +116,11 @@ impl Machine {
     /// How many events wait to be sent.
     pub(super) fn waiting(&self) -> usize {
         self.pending.len()
+    }
+
+    /// The last event that was sent, or left out.
+    pub(super) fn cursor(&self) -> Seq {
+        self.cursor
     }
 
     /// What to do next.
@@ -107,11 +135,8 @@ impl Machine {
             if now >= self.heartbeat_due {
                 return Step::Send(self.heartbeat(now));
             }
-            if let Some((_, frame)) = self.snapshot.take_if(|(version, _)| *version <= self.cursor)
-            {
-                self.changed = false;
-                self.plan_snapshot(now);
-                return Step::Send(Frame::Snapshot(frame));
+            if let Some(frame) = self.due_snapshot(now) {
+                return Step::Send(frame);
             }
             let Some(entry) = self.pending.pop_front() else { return self.idle(now) };
             if let Some(frame) = self.pass(entry) {
@@ -120,36 +145,54 @@ impl Machine {
         }
     }
 
+    /// The snapshot that waits for this very place, after the word that history is over.
+    fn due_snapshot(&mut self, now: Instant) -> Option<Frame> {
+        let (version, _) = self.snapshot.as_ref()?;
+        if *version > self.cursor {
+            return None;
+        }
+        if !self.announced {
+            return Some(self.announce());
+        }
+        let (_, frame) = self.snapshot.take()?;
+        self.changed = false;
+        self.snapshots.sent(now);
+        Some(Frame::Snapshot(frame))
+    }
+
+    fn announce(&mut self) -> Frame {
+        self.announced = true;
+        Frame::CaughtUp(self.cursor)
+    }
+
     /// What to do when nothing is there to be sent.
     fn idle(&mut self, now: Instant) -> Step {
         if let Some(at) = self.retry_at.filter(|at| now < *at) {
             return Step::Wait(at.min(self.heartbeat_due));
         }
-        if !self.caught_up {
+        if self.news || !self.caught_up {
             return Step::Read;
         }
-        if !self.announced {
-            self.announced = true;
-            return Step::Send(Frame::CaughtUp(self.cursor));
-        }
         let wants_snapshot = self.ask.include_snapshot && self.changed && self.snapshot.is_none();
-        if wants_snapshot && now >= self.snapshot_due {
+        if wants_snapshot && now >= self.snapshots.due() {
             return Step::Fold(self.cursor);
         }
-        let settled = !wants_snapshot && self.snapshot.is_none();
+        // The first snapshot is had before this, so that no event comes in between.
+        if !self.announced && self.snapshot.is_none() {
+            return Step::Send(self.announce());
+        }
         let asked = self.head_asked_at == Some(self.cursor) || self.ended_at == Some(self.cursor);
+        let settled =
+            self.snapshot.is_none() && (!wants_snapshot || self.failed_folds >= LAST_FOLD);
         if self.over && settled && !asked {
             return Step::AskHead;
         }
-        Step::Wait(if wants_snapshot {
-            self.heartbeat_due.min(self.snapshot_due)
-        } else {
-            self.heartbeat_due
-        })
+        let until = if wants_snapshot { self.snapshots.due() } else { self.heartbeat_due };
+        Step::Wait(until.min(self.heartbeat_due))
     }
 
     /// Moves the cursor over an event; the frame is `None` when the client does not want it.
-    fn pass(&mut self, entry: Arc<LogEntry>) -> Option<Frame> {
+    fn pass(&mut self, entry: TailEntry) -> Option<Frame> {
         self.cursor = entry.seq;
         self.latest = self.latest.max(entry.seq);
         self.changed = true;
@@ -161,7 +204,10 @@ impl Machine {
             EventType::RunCompleted | EventType::RunFailed | EventType::RunCancelled
         );
         let wanted = self.ask.types.is_empty() || self.ask.types.contains(&entry.event_type);
-        wanted.then_some(Frame::Event(entry))
+        wanted.then(|| match entry {
+            TailEntry::Read(entry) => Frame::Event(entry),
+            TailEntry::Kept(entry) => Frame::Shared(entry),
+        })
     }
 
     fn heartbeat(&mut self, now: Instant) -> Frame {
@@ -172,37 +218,38 @@ impl Machine {
         Frame::Heartbeat { id: at_end.then_some(self.cursor), latest: self.latest }
     }
 
-    /// After one at its due time the next is due a period later, so that the connections of a run
-    /// ask for the same snapshot at the same time.
-    fn plan_snapshot(&mut self, now: Instant) {
-        let regular = self.snapshot_due + SNAPSHOT_EVERY;
-        self.snapshot_due = if now < regular { regular } else { now + SNAPSHOT_EVERY };
-    }
-
     /// There is news of the log.
     pub(super) fn woken(&mut self) {
-        self.caught_up = false;
+        self.news = true;
     }
 
-    /// These events follow; `limit` were asked for, so fewer are all there is.
-    pub(super) fn read(&mut self, entries: Vec<Arc<LogEntry>>, limit: usize) {
+    /// These events follow.
+    pub(super) fn read(&mut self, page: Page) {
+        let Page { entries, limit, latest, fell } = page;
         self.retry_at = None;
-        self.retry_after = FIRST_RETRY;
+        self.read_backoff.reset();
+        self.news = false;
         self.caught_up = entries.len() < limit;
+        self.latest = self.latest.max(latest);
+        if fell && self.announced {
+            self.queue.push_back(Frame::Lagged { from: self.cursor, latest: self.latest });
+        }
         self.pending.extend(entries);
     }
 
     /// The state is folded up to `version`; `frame` is it.
     pub(super) fn folded(&mut self, version: Seq, frame: Bytes) {
-        if version > self.cursor {
-            self.caught_up = false;
-        }
+        self.fold_backoff.reset();
+        self.failed_folds = 0;
+        // Events that we have not read are in it: they are sent first.
+        self.news |= version > self.cursor;
         self.snapshot = Some((version, frame));
     }
 
     /// The state cannot be had now. Events go on; the snapshot is tried again later.
     pub(super) fn fold_failed(&mut self, now: Instant) {
-        self.snapshot_due = now + self.next_retry();
+        self.failed_folds += 1;
+        self.snapshots.delay(now + self.fold_backoff.wait());
         self.queue.push_back(database_fault());
     }
 
@@ -212,8 +259,8 @@ impl Machine {
         self.head_asked_at = Some(self.cursor);
         self.latest = self.latest.max(last_seq);
         if last_seq > self.cursor {
-            self.caught_up = false;
-        } else if state.is_terminal() {
+            self.news = true;
+        } else if last_seq == self.cursor && state.is_terminal() {
             self.ended_at = Some(self.cursor);
             self.queue.push_back(Frame::End { state, seq: self.cursor, hash });
             self.closing = self.ask.close_on_end.then_some(Close::Ended);
@@ -222,7 +269,7 @@ impl Machine {
 
     /// The database did not answer: the client is told, and it is asked again later.
     pub(super) fn failed(&mut self, now: Instant) {
-        self.retry_at = Some(now + self.next_retry());
+        self.retry_at = Some(now + self.read_backoff.wait());
         self.queue.push_back(database_fault());
     }
 
@@ -235,12 +282,6 @@ impl Machine {
         });
         self.closing = Some(Close::Deleted);
     }
-
-    fn next_retry(&mut self) -> Duration {
-        let wait = self.retry_after;
-        self.retry_after = (wait * 2).min(LAST_RETRY);
-        wait
-    }
 }
 
 fn database_fault() -> Frame {
@@ -251,5 +292,7 @@ fn database_fault() -> Frame {
     }
 }
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

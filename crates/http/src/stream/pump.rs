@@ -8,15 +8,13 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use actix_web::web;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, stream};
 
+use super::chunk::{Chunk, FULL, More};
 use super::frame::Frame;
 use super::open::Open;
 use crate::context::ApiContext;
-
-/// A chunk is sent when it has this many bytes, or when there is nothing to add.
-const CHUNK: usize = 16 * 1024;
 
 /// What a stream is of: it says which frame comes next, and does what has to be done before.
 pub(super) trait Producer: 'static {
@@ -29,6 +27,11 @@ pub(super) trait Producer: 'static {
 
     /// Whether many frames are about to come.
     fn is_busy(&self) -> bool;
+
+    /// How many events the log has beyond what was sent, if it can say so at once.
+    fn lag(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Why a stream ended.
@@ -84,9 +87,11 @@ impl<P: Producer> Pump<P> {
 
     /// The next chunk of the body; `None` when it is over.
     async fn chunk(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
+        let clock = &*self.context.clock;
+        let mut chunk = Chunk::default();
         let mut frames = 0;
-        while out.len() < CHUNK && !self.open.is_closing() {
+        let mut has_events = false;
+        while chunk.len() < FULL && !self.open.is_closing() {
             if self.context.stop.is_cancelled() {
                 self.open.close(Close::Stopped);
                 break;
@@ -94,20 +99,19 @@ impl<P: Producer> Pump<P> {
             let now = Instant::now();
             if now >= self.rotate_at {
                 // The client waits this long before it is back.
-                Frame::Retry { retry_ms: retry_ms() }.write(&mut out, &*self.context.clock);
+                chunk.push(&Frame::Retry { retry_ms: retry_ms() }, More::Perhaps, clock);
                 self.open.close(Close::Rotated);
                 break;
             }
             if let Some(frame) = self.producer.frame(now) {
-                if out.is_empty() && self.producer.is_busy() {
-                    out.reserve(CHUNK + CHUNK / 8);
-                }
-                frame.write(&mut out, &*self.context.clock);
-                frames += 1;
+                let more = if self.producer.is_busy() { More::Many } else { More::Perhaps };
+                chunk.push(&frame, more, clock);
+                frames += u64::from(!matches!(frame, Frame::Opening { .. }));
+                has_events |= frame.is_event();
                 continue;
             }
             // What is there goes out before anything that may take time.
-            if !out.is_empty() {
+            if !chunk.is_empty() {
                 break;
             }
             let stop = self.context.stop.clone();
@@ -120,11 +124,14 @@ impl<P: Producer> Pump<P> {
                 },
             }
         }
-        if out.is_empty() {
+        if chunk.is_empty() {
             return None;
         }
-        self.open.sent(frames, out.len());
-        Some(out.freeze())
+        if has_events && let Some(events) = self.producer.lag() {
+            self.open.lags(events);
+        }
+        self.open.sent(frames, chunk.len());
+        Some(chunk.into_bytes())
     }
 }
 

@@ -6,12 +6,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::web;
 use control_plane_domain::RunId;
 use control_plane_storage::{Error, Follower};
 
 use super::frame::Frame;
-use super::machine::{Machine, Step};
+use super::machine::{Machine, Page, Step};
 use super::pump::{Close, Producer, retry_ms};
 use super::request::{Ask, Opening};
 use super::snapshots::Shared;
@@ -28,7 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A run, as one connection sees it.
 pub(super) struct RunStream {
-    context: web::Data<ApiContext>,
     run_id: RunId,
     machine: Machine,
     /// What the machine wants done before it has a frame again.
@@ -41,16 +39,11 @@ pub(super) struct RunStream {
 }
 
 impl RunStream {
-    pub(super) fn new(
-        context: web::Data<ApiContext>,
-        run_id: RunId,
-        ask: Ask,
-        opening: Opening,
-    ) -> Self {
+    pub(super) fn new(context: &ApiContext, run_id: RunId, ask: Ask, opening: Opening) -> Self {
         let follower = context.store.follow(run_id, opening.after);
         let state = ask.include_snapshot.then(|| context.snapshots.of(run_id));
         let machine = Machine::new(ask, opening, retry_ms(), Instant::now());
-        Self { context, run_id, machine, next: None, follower, state, event_bytes: TYPICAL_EVENT }
+        Self { run_id, machine, next: None, follower, state, event_bytes: TYPICAL_EVENT }
     }
 
     async fn read(&mut self) {
@@ -60,7 +53,12 @@ impl RunStream {
                 let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
                 self.event_bytes =
                     bytes.checked_div(entries.len()).unwrap_or(self.event_bytes).max(1);
-                self.machine.read(entries, limit);
+                let fell = self.follower.take_fall();
+                if fell {
+                    metrics::counter!("sse_store_fallbacks_total").increment(1);
+                }
+                let latest = self.follower.latest();
+                self.machine.read(Page { entries, limit, latest, fell });
             }
             Err(error) => self.failed(&error),
         }
@@ -90,6 +88,10 @@ impl Producer for RunStream {
         self.machine.waiting() > 8
     }
 
+    fn lag(&self) -> Option<i64> {
+        Some(self.follower.latest() - self.machine.cursor())
+    }
+
     async fn work(&mut self) -> ControlFlow<Close> {
         match self.next.take() {
             // Sent by the caller.
@@ -101,6 +103,7 @@ impl Producer for RunStream {
                 // Boxed, as below: a waiting connection should not carry room for a query.
                 match tokio::time::timeout(PATIENCE, Box::pin(state.at_least(seq))).await {
                     Ok(Ok((version, frame))) => self.machine.folded(version, frame),
+                    Ok(Err(error @ Error::NotFound { .. })) => self.failed(&error),
                     Ok(Err(error)) => {
                         tracing::warn!(run.id = %self.run_id, error = &error as &dyn std::error::Error, "A snapshot for a stream failed");
                         self.machine.fold_failed(Instant::now());
@@ -108,7 +111,7 @@ impl Producer for RunStream {
                     Err(_) => self.machine.fold_failed(Instant::now()),
                 }
             }
-            Some(Step::AskHead) => match Box::pin(self.context.store.run_head(self.run_id)).await {
+            Some(Step::AskHead) => match Box::pin(self.follower.head()).await {
                 Ok(head) => self.machine.head(&head),
                 Err(error) => self.failed(&error),
             },

@@ -80,7 +80,9 @@ impl Shared {
         // From here on the slot is empty until the fold is whole: a caller that goes away, or an
         // error, makes the next one load again.
         while folding.projection.version() < seq {
-            for entry in folding.follower.next(READ).await? {
+            // No further than asked: who asks would have to catch up with it first.
+            let missing = usize::try_from(seq - folding.projection.version()).unwrap_or(READ);
+            for entry in folding.follower.next(missing.min(READ)).await? {
                 folding.projection.apply(&state::event(&entry)?);
             }
         }

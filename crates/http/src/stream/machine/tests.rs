@@ -1,9 +1,17 @@
 //! Orders of things: what was read, folded and waited for, and what must be sent then.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::{RunId, RunState, time};
+use control_plane_storage::model::LogEntry;
 
+use super::pace::SNAPSHOT_EVERY;
 use super::*;
+
+/// The first wait after a failure.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// A client's wishes, a log and a clock; it answers the machine from the log.
 struct Script {
@@ -15,11 +23,13 @@ struct Script {
     page: usize,
     /// How far ahead of what is asked the state is folded.
     ahead: Seq,
+    /// The next read finds that memory does not reach back to the cursor.
+    falls: bool,
 }
 
-fn entry(seq: Seq, event_type: EventType) -> Arc<LogEntry> {
+pub(super) fn entry(seq: Seq, event_type: EventType) -> TailEntry {
     let at = time::from_unix_ms(0).unwrap();
-    Arc::new(LogEntry {
+    TailEntry::Read(Arc::new(LogEntry {
         run_id: RunId(uuid::Uuid::nil()),
         seq,
         position: seq,
@@ -29,10 +39,15 @@ fn entry(seq: Seq, event_type: EventType) -> Arc<LogEntry> {
         subject: None,
         hash: ChainHash::EMPTY,
         body: Bytes::from_static(br#"{"data":{"fromOrdinal":2,"toOrdinal":4}}"#),
-    })
+    }))
 }
 
-fn ask() -> Ask {
+fn page(entries: Vec<TailEntry>) -> Page {
+    let latest = entries.last().map_or(0, |entry| entry.seq);
+    Page { entries, limit: 512, latest, fell: false }
+}
+
+pub(super) fn ask() -> Ask {
     Ask {
         cursor: Some(0),
         log_id: None,
@@ -50,7 +65,7 @@ impl Script {
         let after = ask.cursor.unwrap_or(latest);
         let opening = Opening { after, latest, over: state.is_terminal(), reset: None };
         let machine = Machine::new(ask, opening, 1000, now);
-        Self { machine, log: log.to_vec(), state, now, page: 512, ahead: 0 }
+        Self { machine, log: log.to_vec(), state, now, page: 512, ahead: 0, falls: false }
     }
 
     fn end(&self) -> Seq {
@@ -74,7 +89,9 @@ impl Script {
                     let page = self.log.iter().enumerate().skip(after).take(self.page);
                     let entries =
                         page.map(|(index, kind)| entry(index as Seq + 1, *kind)).collect();
-                    self.machine.read(entries, self.page);
+                    let fell = std::mem::take(&mut self.falls);
+                    let latest = self.end();
+                    self.machine.read(Page { entries, limit: self.page, latest, fell });
                 }
                 Step::Fold(seq) => {
                     let version = (seq + self.ahead).min(self.end());
@@ -103,11 +120,13 @@ impl Script {
     }
 }
 
-fn describe(frame: &Frame) -> String {
+pub(super) fn describe(frame: &Frame) -> String {
     match frame {
         Frame::Opening { .. } => "open".to_owned(),
         Frame::Retry { .. } => "retry".to_owned(),
         Frame::Event(entry) => entry.seq.to_string(),
+        Frame::Shared(entry) => entry.seq.to_string(),
+        Frame::Lagged { from, latest } => format!("lagged {from}/{latest}"),
         Frame::Snapshot(text) => String::from_utf8(text.to_vec()).unwrap(),
         Frame::Heartbeat { id: Some(id), latest } => format!("beat {id}/{latest}"),
         Frame::Heartbeat { id: None, latest } => format!("beat -/{latest}"),
@@ -283,9 +302,10 @@ fn the_end_waits_for_events_that_the_store_has_and_we_have_not() {
     loop {
         match script.machine.step(script.now) {
             Step::AskHead => break,
-            Step::Read => script
-                .machine
-                .read(if script.machine.cursor == 0 { vec![entry(1, DONE)] } else { vec![] }, 512),
+            Step::Read => {
+                let unread = (script.machine.cursor == 0).then(|| entry(1, DONE));
+                script.machine.read(page(unread.into_iter().collect()));
+            }
             Step::Send(_) => {}
             Step::Fold(_) | Step::Wait(_) | Step::Close(_) => panic!("not yet"),
         }
@@ -303,18 +323,8 @@ fn a_database_fault_is_told_and_the_stream_goes_on() {
     assert!(matches!(script.machine.step(script.now), Step::Read));
     script.machine.failed(script.now);
     assert_eq!(script.run(), ["error SERVICE_UNAVAILABLE true"]);
-    script.pass(FIRST_RETRY);
+    script.pass(RETRY);
     assert_eq!(script.run(), ["1", "caught_up 1"]);
-}
-
-#[test]
-fn waits_between_faults_grow_and_start_again_after_a_success() {
-    let mut script = Script::new(ask(), &[], RunState::Running);
-    let waits: Vec<Duration> = (0..7).map(|_| script.machine.next_retry()).collect();
-    assert_eq!(waits[0], FIRST_RETRY);
-    assert_eq!(waits[6], LAST_RETRY);
-    script.machine.read(vec![], 1);
-    assert_eq!(script.machine.next_retry(), FIRST_RETRY);
 }
 
 #[test]
@@ -323,17 +333,104 @@ fn a_snapshot_that_fails_does_not_hold_up_events() {
     loop {
         match script.machine.step(script.now) {
             Step::Fold(_) => break,
-            Step::Read => script.machine.read(vec![entry(1, MESSAGE)], 512),
+            Step::Read => script.machine.read(page(vec![entry(1, MESSAGE)])),
             Step::Send(_) => {}
             Step::AskHead | Step::Wait(_) | Step::Close(_) => panic!("not yet"),
         }
     }
     script.machine.fold_failed(script.now);
-    assert_eq!(script.run(), ["error SERVICE_UNAVAILABLE true"]);
+    assert_eq!(script.run(), ["error SERVICE_UNAVAILABLE true", "caught_up 1"]);
     script.append(MESSAGE);
     assert_eq!(script.run(), ["2"]);
-    script.pass(FIRST_RETRY);
+    script.pass(RETRY);
     assert_eq!(script.run(), ["@2"]);
+}
+
+#[test]
+fn a_run_that_is_over_ends_even_if_its_state_can_never_be_had() {
+    let mut script = Script::new(ask(), &[DONE], RunState::Completed);
+    let mut sent = Vec::new();
+    for _ in 0..50 {
+        match script.machine.step(script.now) {
+            Step::Send(frame) => sent.push(describe(&frame)),
+            Step::Read => {
+                let unread = (script.machine.cursor == 0).then(|| entry(1, DONE));
+                script.machine.read(page(unread.into_iter().collect()));
+            }
+            Step::Fold(_) => script.machine.fold_failed(script.now),
+            Step::AskHead => {
+                let head = Head { state: script.state, last_seq: 1, hash: ChainHash::EMPTY };
+                script.machine.head(&head);
+            }
+            Step::Wait(until) => script.now = until,
+            Step::Close(why) => panic!("{why:?}"),
+        }
+    }
+    assert!(sent.contains(&"end completed 1".to_owned()), "{sent:?}");
+}
+
+#[test]
+fn the_first_snapshot_comes_right_after_caught_up_even_if_others_are_ahead() {
+    let mut script = Script::new(ask(), &[MESSAGE; 3], RunState::Running);
+    script.page = 2;
+    script.ahead = 2;
+    // Between the read of the backlog and the fold two more are committed.
+    loop {
+        match script.machine.step(script.now) {
+            Step::Fold(3) => break,
+            Step::Read => {
+                let after = usize::try_from(script.machine.cursor).unwrap();
+                let unread: Vec<_> = (after..3).map(|it| entry(it as Seq + 1, MESSAGE)).collect();
+                script.machine.read(page(unread));
+            }
+            Step::Send(_) => {}
+            step => panic!("{step:?}"),
+        }
+    }
+    script.log.extend([MESSAGE; 3]);
+    script.machine.folded(5, Bytes::from_static(b"@5"));
+    assert_eq!(script.run(), ["4", "5", "caught_up 5", "@5", "6"]);
+}
+
+#[test]
+fn a_client_that_was_too_slow_is_told_once_and_gets_everything() {
+    let asked = Ask { include_snapshot: false, ..ask() };
+    let mut script = Script::new(asked, &[MESSAGE], RunState::Running);
+    script.page = 2;
+    assert_eq!(script.run(), ["open", "1", "caught_up 1"]);
+    script.log.extend([MESSAGE; 4]);
+    script.falls = true;
+    script.append(MESSAGE);
+    assert_eq!(script.run(), ["lagged 1/6", "2", "3", "4", "5", "6"]);
+    script.append(MESSAGE);
+    assert_eq!(script.run(), ["7"]);
+}
+
+#[test]
+fn the_first_backlog_is_no_lag() {
+    let asked = Ask { include_snapshot: false, ..ask() };
+    let mut script = Script::new(asked, &[MESSAGE], RunState::Running);
+    script.falls = true;
+    assert_eq!(script.run(), ["open", "1", "caught_up 1"]);
+}
+
+#[test]
+fn being_woken_does_not_cost_a_heartbeat_its_bookmark() {
+    let asked = Ask { include_snapshot: false, ..ask() };
+    let mut script = Script::new(asked, &[MESSAGE], RunState::Running);
+    script.run();
+    script.machine.woken();
+    script.pass(Duration::from_secs(15));
+    assert_eq!(script.run(), ["beat 1/1"]);
+}
+
+#[test]
+fn a_log_that_is_shorter_than_the_cursor_is_no_end() {
+    let asked = Ask { include_snapshot: false, ..ask() };
+    let mut script = Script::new(asked, &[DONE], RunState::Completed);
+    script.run();
+    script.machine.head(&Head { state: RunState::Completed, last_seq: 0, hash: ChainHash::EMPTY });
+    assert_eq!(script.run(), Vec::<String>::new());
 }
 
 #[test]
