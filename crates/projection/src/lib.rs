@@ -19,7 +19,7 @@ mod threshold;
 pub use keyed::{Keyed, KeyedList};
 pub use metrics::apply as apply_metrics;
 pub use price::{Price, PriceTable};
-pub use projection::Projection;
+pub use projection::{Projection, SNAPSHOT_DISTANCE};
 pub use sections::{
     Anomaly, CommitmentEvaluation, Contribution, Decision, Divergence, Edge, Finding, Graph,
     HistoryGap, Llm, LlmCall, LlmTotals, Node, OutboundMessages, Participant, Policy, Progress,

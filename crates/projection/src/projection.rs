@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use control_plane_domain::{CanonicalEvent, RunId, RunState, Seq};
-use control_plane_storage::model::{PROJECTION_SCHEMA_VERSION, ProjectionRow};
+use control_plane_storage::model::{PROJECTION_SCHEMA_VERSION, ProjectionRow, SnapshotRow};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -18,8 +18,12 @@ use crate::sections::{
 };
 use crate::threshold::Bar;
 
+/// A state is kept for good after every so many events. Reading the state of any moment then folds
+/// fewer than that many, which takes some 20 ms.
+pub const SNAPSHOT_DISTANCE: Seq = 2000;
+
 /// The state of a run after the events up to its version. It serializes to what clients read.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Projection {
     pub run: RunSummary,
@@ -145,6 +149,30 @@ impl Projection {
         }
     }
 
+    /// The state as it is kept for good, if it is to be kept after its last event.
+    pub fn snapshot_due(&self) -> Option<SnapshotRow> {
+        if self.version == 0 || self.version % SNAPSHOT_DISTANCE != 0 {
+            return None;
+        }
+        let state = serde_json::to_string(&Kept { state: self, fold: &self.memory }).ok()?;
+        Some(SnapshotRow {
+            run_id: self.run.run_id,
+            version: self.version,
+            schema_version: PROJECTION_SCHEMA_VERSION,
+            state,
+        })
+    }
+
+    /// The state that was kept; `None` when another version kept it.
+    pub fn from_snapshot(row: &SnapshotRow) -> Option<Self> {
+        if row.schema_version != PROJECTION_SCHEMA_VERSION {
+            return None;
+        }
+        let Found { state, fold } = serde_json::from_str(&row.state).ok()?;
+        let whole = Self { version: row.version, memory: fold, ..state };
+        (whole.run.run_id == row.run_id).then_some(whole)
+    }
+
     /// The state in a row; `None` when another version wrote it, and it must be folded again.
     pub fn from_row(row: ProjectionRow) -> Option<Self> {
         if row.schema_version != PROJECTION_SCHEMA_VERSION {
@@ -170,6 +198,20 @@ impl Projection {
             memory: read(row.fold)?,
         })
     }
+}
+
+/// What a kept state's text holds.
+#[derive(Serialize)]
+struct Kept<'a> {
+    state: &'a Projection,
+    fold: &'a Memory,
+}
+
+/// The same, read.
+#[derive(Deserialize)]
+struct Found {
+    state: Projection,
+    fold: Memory,
 }
 
 /// A section as JSON. Its keys are texts and its numbers finite: there is nothing to refuse, and a

@@ -12,35 +12,61 @@ use crate::projection::Projection;
 /// Events that are read at once.
 const PAGE: i64 = 1000;
 
+/// What becomes of states that are to be kept and are passed on the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// They are there already, or somebody else's business.
+    Nothing,
+    /// They are written, if the store can be written to.
+    IfPossible,
+    /// They are written.
+    Every,
+}
+
 /// The state of a run now. A run that has no events, or does not exist, has the empty state.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn load(store: &Store, run_id: RunId) -> Result<Projection> {
-    let snapshot = store.projection_get(run_id).await?.and_then(Projection::from_row);
-    let state = snapshot.unwrap_or_else(|| Projection::empty(run_id));
-    fold_tail(store, state, Seq::MAX).await
+    let state = match store.projection_get(run_id).await?.and_then(Projection::from_row) {
+        Some(state) => state,
+        None => nearest(store, run_id, Seq::MAX).await?,
+    };
+    fold_tail(store, state, Seq::MAX, Keep::Nothing).await
 }
 
-/// The state of a run as it was after event `seq`.
+/// The state of a run as it was after event `seq`; of one that has fewer, the state now.
+///
+/// States that should be kept on the way and are not (an older version wrote the log, or folded it
+/// otherwise) are kept for the next who asks.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn at(store: &Store, run_id: RunId, seq: Seq) -> Result<Projection> {
-    let snapshot = store.projection_get(run_id).await?.filter(|row| row.version <= seq);
-    let snapshot = snapshot.and_then(Projection::from_row);
-    let state = snapshot.unwrap_or_else(|| Projection::empty(run_id));
-    fold_tail(store, state, seq).await
+    let state = nearest(store, run_id, seq).await?;
+    fold_tail(store, state, seq, Keep::IfPossible).await
 }
 
-/// Drops the snapshot, folds the whole log, keeps the result as the new snapshot and returns it.
+/// Drops all snapshots, folds the whole log, keeps the result and what is to be kept on the way,
+/// and returns it.
 ///
 /// # Errors
 /// Those of the store.
 pub async fn rebuild(store: &Store, run_id: RunId) -> Result<Projection> {
-    let state = fold_tail(store, Projection::empty(run_id), Seq::MAX).await?;
+    store.snapshots_clear(run_id).await?;
+    let state = fold_tail(store, Projection::empty(run_id), Seq::MAX, Keep::Every).await?;
     store.projection_put(state.to_row()).await?;
     Ok(state)
+}
+
+/// The newest state that is stored and not beyond event `seq`.
+async fn nearest(store: &Store, run_id: RunId, seq: Seq) -> Result<Projection> {
+    let kept = store.snapshot_newest(run_id, seq).await?;
+    let kept = kept.as_ref().and_then(Projection::from_snapshot);
+    let version = kept.as_ref().map_or(0, Projection::version);
+    let newest = store.projection_within(run_id, version, seq).await?;
+    let newest = newest.and_then(Projection::from_row);
+    Ok(newest.or(kept).unwrap_or_else(|| Projection::empty(run_id)))
 }
 
 /// The event in a log entry.
@@ -55,13 +81,31 @@ pub fn event(entry: &LogEntry) -> Result<CanonicalEvent> {
     })
 }
 
-async fn fold_tail(store: &Store, mut state: Projection, until: Seq) -> Result<Projection> {
+/// Folds the log on.
+async fn fold_tail(
+    store: &Store,
+    mut state: Projection,
+    until: Seq,
+    mut keep: Keep,
+) -> Result<Projection> {
     while state.version() < until {
         let wanted = PAGE.min(until.saturating_sub(state.version()));
         let page = store.events(state.run.run_id, state.version(), wanted).await?;
+        let mut kept = Vec::new();
         for entry in &page {
             if entry.seq <= until {
                 state.apply(&event(entry)?);
+                if keep != Keep::Nothing {
+                    kept.extend(state.snapshot_due());
+                }
+            }
+        }
+        if !kept.is_empty() {
+            match (store.snapshots_put(kept).await, keep) {
+                (Err(fault), Keep::Every) => return Err(fault),
+                // Without it the answer is the same, only later.
+                (Err(_), Keep::IfPossible | Keep::Nothing) => keep = Keep::Nothing,
+                (Ok(()), _) => {}
             }
         }
         let is_last = i64::try_from(page.len()).unwrap_or(i64::MAX) < wanted;

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 /// Most rows in one transaction: above it a commit only gets longer, not cheaper per row.
 const MAX_ROWS: usize = 8_000;
-/// Most bytes of payloads and events in one transaction, but for its last batch.
+/// Most bytes of payloads, events and kept states in one transaction, but for its last batch.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Most runs in one transaction.
 const MAX_RUNS: usize = 300;
@@ -90,6 +90,7 @@ fn gather(
         rows += batch.raw.len() + batch.entries.len();
         bytes += batch.raw.iter().map(|raw| raw.envelope.payload.len()).sum::<usize>();
         bytes += batch.entries.iter().map(|entry| entry.body.len()).sum::<usize>();
+        bytes += batch.snapshots.iter().map(|snapshot| snapshot.state.len()).sum::<usize>();
         batches.push(batch);
         waiting.push(done);
         let full = rows >= MAX_ROWS || bytes >= MAX_BYTES || batches.len() >= MAX_RUNS;

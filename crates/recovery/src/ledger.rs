@@ -22,7 +22,9 @@ use control_plane_domain::{
 };
 
 use control_plane_projection::{PriceTable, Projection};
-use control_plane_storage::model::{Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope};
+use control_plane_storage::model::{
+    Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope, SnapshotRow,
+};
 use seen::Seen;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -62,9 +64,10 @@ pub(crate) struct Ledger {
 struct Pending {
     raw: Vec<RawEnvelope>,
     entries: Vec<LogEntry>,
+    snapshots: Vec<SnapshotRow>,
     artifacts: Vec<Artifact>,
     inbox_used: Vec<i64>,
-    /// How much there is in `raw` and `entries`.
+    /// How much there is in `raw`, `entries` and `snapshots`.
     bytes: usize,
     touched: bool,
 }
@@ -227,6 +230,10 @@ impl Ledger {
         self.run.updated_at = now;
         let event = draft.into_event(self.run.id, self.run.last_seq, now);
         self.projection.apply(&event);
+        if let Some(snapshot) = self.projection.snapshot_due() {
+            self.pending.bytes += snapshot.state.len();
+            self.pending.snapshots.push(snapshot);
+        }
         control_plane_projection::apply_metrics(&mut self.metrics, &event, &self.prices);
         let body = event.encode();
         self.chain = self.chain.then(&body);
@@ -382,6 +389,7 @@ impl Ledger {
             raw: pending.raw,
             entries: pending.entries,
             projection,
+            snapshots: pending.snapshots,
             metrics: self.metrics.clone(),
             artifacts: pending.artifacts,
             inbox_used: pending.inbox_used,

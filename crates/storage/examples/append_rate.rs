@@ -145,6 +145,7 @@ impl Writer {
             raw,
             entries,
             projection: None,
+            snapshots: Vec::new(),
             metrics: self.metrics.clone(),
             artifacts: Vec::new(),
             inbox_used: Vec::new(),

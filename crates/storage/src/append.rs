@@ -130,6 +130,7 @@ fn fault_of(batch: &Append) -> Option<&'static str> {
         || batch.metrics.run_id != id
         || batch.raw.iter().any(|raw| raw.run_id != id)
         || batch.artifacts.iter().any(|artifact| artifact.run_id != id)
+        || batch.snapshots.iter().any(|snapshot| snapshot.run_id != id)
         || batch.projection.as_ref().is_some_and(|projection| projection.run_id != id);
     foreign.then_some("the batch holds something of another run")
 }

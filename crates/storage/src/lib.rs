@@ -41,6 +41,7 @@ mod like;
 pub mod model;
 mod ownership;
 mod postgres;
+mod snapshots;
 mod sqlite;
 mod store;
 mod tail;

@@ -63,6 +63,18 @@ pub struct ProjectionRow {
     pub fold: Value,
 }
 
+/// A run's state after one event, kept for good. The log is the truth.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRow {
+    pub run_id: RunId,
+    /// The last seq folded.
+    pub version: Seq,
+    /// As [`ProjectionRow::schema_version`].
+    pub schema_version: i32,
+    /// JSON, which nobody looks into here.
+    pub state: String,
+}
+
 /// A file or link that belongs to a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Artifact {
@@ -209,6 +221,8 @@ pub struct Append {
     pub entries: Vec<LogEntry>,
     /// A snapshot, when one is due.
     pub projection: Option<ProjectionRow>,
+    /// States on the way that are to be kept.
+    pub snapshots: Vec<SnapshotRow>,
     pub metrics: control_plane_domain::metrics::RunMetrics,
     pub artifacts: Vec<Artifact>,
     /// Inbox items that the batch carries out.

@@ -190,6 +190,7 @@ impl Journal {
             raw: vec![],
             entries,
             projection: None,
+            snapshots: vec![],
             metrics: RunMetrics::empty(self.run.id),
             artifacts: vec![],
             inbox_used: vec![],

@@ -190,6 +190,7 @@ async fn leave_in_binding(
         raw: Vec::new(),
         entries,
         projection: None,
+        snapshots: Vec::new(),
         metrics,
         artifacts: Vec::new(),
         inbox_used: Vec::new(),

@@ -11,7 +11,7 @@ use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::sql_types::{
-    Array, BigInt, Binary, Bool, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+    Array, BigInt, Binary, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
@@ -105,6 +105,12 @@ WITH batch AS (
         timeline = excluded.timeline, trace_summary = excluded.trace_summary,
         outbound_messages = excluded.outbound_messages, policy = excluded.policy,
         llm = excluded.llm, fold = excluded.fold
+), snapshot_rows AS (
+    INSERT INTO run_snapshots
+    SELECT s.* FROM unnest(?, ?, ?, ?) AS s(run_id, version, schema_version, state)
+    JOIN fenced f ON f.id = s.run_id
+    ON CONFLICT (run_id, version) DO UPDATE SET schema_version = excluded.schema_version,
+        state = excluded.state
 ), artifact_rows AS (
     INSERT INTO run_artifacts
     SELECT a.* FROM json_to_recordset(?::json) AS a(
@@ -134,10 +140,19 @@ struct Statement<'a> {
     sessions: String,
     metrics: String,
     projections: String,
+    snapshots: Snapshots<'a>,
     artifacts: String,
     inbox: Vec<i64>,
     raw: Raw<'a>,
     canonical: Canonical<'a>,
+}
+
+#[derive(Default)]
+struct Snapshots<'a> {
+    run_id: Vec<Uuid>,
+    version: Vec<i64>,
+    schema_version: Vec<i32>,
+    state: Vec<&'a str>,
 }
 
 #[derive(Default)]
@@ -198,10 +213,21 @@ impl<'a> Statement<'a> {
             ..Self::default()
         };
         for batch in batches {
+            statement.push_snapshots(batch);
             statement.push_raw(batch);
             statement.push_canonical(batch);
         }
         statement
+    }
+
+    fn push_snapshots(&mut self, batch: &'a Append) {
+        let columns = &mut self.snapshots;
+        for snapshot in &batch.snapshots {
+            columns.run_id.push(snapshot.run_id.0);
+            columns.version.push(snapshot.version);
+            columns.schema_version.push(snapshot.schema_version);
+            columns.state.push(&snapshot.state);
+        }
     }
 
     fn push_raw(&mut self, batch: &'a Append) {
@@ -353,12 +379,26 @@ impl QueryFragment<Pg> for Statement<'_> {
                 out.push_bind_param::<$kind, _>($value)?;
             )*};
         }
-        let Self { runs, sessions, metrics, projections, artifacts, inbox, raw, canonical } = self;
+        let Self {
+            runs,
+            sessions,
+            metrics,
+            projections,
+            snapshots,
+            artifacts,
+            inbox,
+            raw,
+            canonical,
+        } = self;
         bind! {
             Text => runs,
             Text => sessions,
             Text => metrics,
             Text => projections,
+            Array<SqlUuid> => &snapshots.run_id,
+            Array<BigInt> => &snapshots.version,
+            Array<Integer> => &snapshots.schema_version,
+            Array<Text> => &snapshots.state,
             Text => artifacts,
             Array<BigInt> => inbox,
             Array<SqlUuid> => &raw.run_id,

@@ -146,6 +146,17 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::{BigInt, Integer, Text, Uuid};
+
+    run_snapshots (run_id, version) {
+        run_id -> Uuid,
+        version -> BigInt,
+        schema_version -> Integer,
+        state -> Text,
+    }
+}
+
+diesel::table! {
     use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text, Timestamptz, Uuid};
 
     run_metrics (run_id) {
@@ -201,6 +212,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     run_events_canonical,
     run_inbox,
     run_projections,
+    run_snapshots,
     run_metrics,
     run_artifacts,
     session_tombstones

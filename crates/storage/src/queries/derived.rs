@@ -91,6 +91,24 @@ pub(crate) async fn projection_get(
     Ok(row.map(ProjectionRow::from))
 }
 
+/// Loads a run's snapshot, if its version is above `after` and at most `until`.
+pub(crate) async fn projection_within(
+    conn: &mut Connection,
+    id: RunId,
+    after: i64,
+    until: i64,
+) -> Result<Option<ProjectionRow>> {
+    let row = run_projections::table
+        .find(DbUuid(id.0))
+        .filter(run_projections::version.gt(after))
+        .filter(run_projections::version.le(until))
+        .select(ProjectionColumns::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row.map(ProjectionRow::from))
+}
+
 /// Writes a run's snapshot, whatever was there.
 pub(crate) async fn projection_put(conn: &mut Connection, row: &ProjectionRow) -> Result<()> {
     let row = ProjectionColumns::from(row);

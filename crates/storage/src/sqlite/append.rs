@@ -8,9 +8,9 @@ use diesel::prelude::*;
 
 use super::schema::{
     feed, run_artifacts, run_events_canonical, run_events_raw, run_inbox, run_metrics,
-    run_projections, runs, runtime_sessions,
+    run_projections, run_snapshots, runs, runtime_sessions,
 };
-use super::{Connection, derived, events, raw, sessions};
+use super::{Connection, derived, events, raw, sessions, snapshots};
 use crate::error::Result;
 use crate::model::Append;
 use crate::types::DbUuid;
@@ -97,6 +97,15 @@ fn write_rows(conn: &mut SqliteConnection, batch: &Append, base: Position) -> Qu
         diesel::insert_into(run_projections::table)
             .values(&row)
             .on_conflict(run_projections::run_id)
+            .do_update()
+            .set(&row)
+            .execute(conn)?;
+    }
+    for snapshot in &batch.snapshots {
+        let row = snapshots::SnapshotColumns::from(snapshot);
+        diesel::insert_into(run_snapshots::table)
+            .values(&row)
+            .on_conflict((run_snapshots::run_id, run_snapshots::version))
             .do_update()
             .set(&row)
             .execute(conn)?;

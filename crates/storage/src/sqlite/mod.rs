@@ -21,6 +21,8 @@ pub(crate) mod raw;
 pub(crate) mod runs;
 #[path = "../queries/sessions.rs"]
 pub(crate) mod sessions;
+#[path = "../queries/snapshots.rs"]
+pub(crate) mod snapshots;
 
 use std::fs::{File, TryLockError};
 use std::path::Path;

@@ -158,6 +158,7 @@ impl Writer {
             raw,
             entries,
             projection: None,
+            snapshots: Vec::new(),
             metrics,
             artifacts: Vec::new(),
             inbox_used: Vec::new(),
