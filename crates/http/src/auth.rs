@@ -20,7 +20,7 @@ use crate::error::ApiError;
 pub enum Role {
     /// `GET` only.
     Read,
-    /// Runs may be launched and changed.
+    /// Runs may be launched and changed, and nothing deleted.
     Operate,
     /// Everything.
     Admin,
@@ -162,6 +162,8 @@ fn allow(caller: &Caller, method: &Method) -> Result<(), ApiError> {
     let reads = *method == Method::GET || *method == Method::HEAD;
     match caller.role {
         Role::Read if !reads => Err(ApiError::ReadOnlyKey),
+        // What is deleted cannot be had back.
+        Role::Operate if *method == Method::DELETE => Err(ApiError::AdminOnly),
         Role::Read | Role::Operate | Role::Admin => Ok(()),
     }
 }

@@ -42,6 +42,8 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// How often an event stream says that it is alive.
     pub heartbeat: Duration,
+    /// The longest pause of a timed replay.
+    pub replay_max_delay: Duration,
     /// How long an event stream stays open before its client has to come back, on average.
     pub stream_max_age: Duration,
 }
@@ -52,6 +54,7 @@ impl Default for Settings {
             runtime_kind: "rust".to_owned(),
             cors_origins: vec!["http://localhost:3000".to_owned()],
             heartbeat: Duration::from_secs(15),
+            replay_max_delay: Duration::from_secs(2),
             stream_max_age: Duration::from_secs(30 * 60),
         }
     }

@@ -25,6 +25,8 @@ pub(crate) enum ApiError {
     Unauthorized(&'static str),
     #[error("this API key may only read")]
     ReadOnlyKey,
+    #[error("this API key may not delete: that takes an admin's")]
+    AdminOnly,
     #[error("run {0} not found")]
     RunNotFound(String),
     #[error("runtime provider '{0}' is not registered")]
@@ -78,7 +80,7 @@ impl ApiError {
             Self::Validation(faults) => (StatusCode::BAD_REQUEST, validation_code(faults)),
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"),
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED"),
-            Self::ReadOnlyKey => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            Self::ReadOnlyKey | Self::AdminOnly => (StatusCode::FORBIDDEN, "FORBIDDEN"),
             Self::RunNotFound(_) => (StatusCode::NOT_FOUND, "RUN_NOT_FOUND"),
             Self::UnknownRuntime(_) | Self::NoSuchRoute { .. } => {
                 (StatusCode::NOT_FOUND, "NOT_FOUND")
@@ -111,6 +113,7 @@ impl ApiError {
             Self::BadRequest(_)
             | Self::Unauthorized(_)
             | Self::ReadOnlyKey
+            | Self::AdminOnly
             | Self::RunNotFound(_)
             | Self::UnknownRuntime(_)
             | Self::NoSuchRoute { .. }
@@ -136,6 +139,7 @@ impl ApiError {
             | Self::BadRequest(_)
             | Self::Unauthorized(_)
             | Self::ReadOnlyKey
+            | Self::AdminOnly
             | Self::RunNotFound(_)
             | Self::UnknownRuntime(_)
             | Self::NoSuchRoute { .. }

@@ -7,6 +7,7 @@ pub mod auth;
 
 mod body;
 mod context;
+mod deletion;
 mod edge;
 mod error;
 mod events;
@@ -16,6 +17,7 @@ mod openapi;
 mod process;
 mod query;
 mod removed;
+mod replay;
 mod routes;
 mod runs;
 mod runtime;

@@ -6,7 +6,7 @@
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{error, events, health, launch, removed, runs, runtime, stream};
+use crate::{deletion, error, events, health, launch, removed, replay, runs, runtime, stream};
 
 /// The document.
 #[derive(OpenApi)]
@@ -25,9 +25,13 @@ use crate::{error, events, health, launch, removed, runs, runtime, stream};
         launch::launch,
         launch::validate,
         runs::show,
+        deletion::delete,
         runs::state,
         events::of_run,
         stream::stream,
+        replay::replay,
+        stream::replay::stream,
+        replay::state,
         runs::metrics,
         runs::artifacts,
         runs::rebuild,
@@ -46,6 +50,7 @@ use crate::{error, events, health, launch, removed, runs, runtime, stream};
     tags(
         (name = "runs", description = "Launching and reading runs"),
         (name = "events", description = "Their logs, as pages and as streams"),
+        (name = "replay", description = "What was recorded, again"),
         (name = "runtime", description = "The runtime behind them"),
         (name = "operations", description = "Probes and figures"),
     )

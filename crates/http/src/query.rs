@@ -87,6 +87,22 @@ impl Query {
         }
     }
 
+    /// A number of at least `min`.
+    pub(crate) fn number(&mut self, name: &str, min: f64) -> Option<f64> {
+        let value = self.one(name)?;
+        match value.parse::<f64>().ok().filter(|number| number.is_finite()) {
+            Some(number) if number >= min => Some(number),
+            Some(_) => {
+                self.fault(format!("{name} must not be less than {min}"));
+                None
+            }
+            None => {
+                self.fault(format!("{name} must be a number"));
+                None
+            }
+        }
+    }
+
     /// `true` or `false`.
     pub(crate) fn flag(&mut self, name: &str) -> Option<bool> {
         match self.one(name)?.as_str() {

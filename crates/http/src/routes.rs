@@ -10,7 +10,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
-use crate::{auth, body, events, health, launch, removed, runs, runtime, stream};
+use crate::{auth, body, deletion, events, health, launch, removed, replay, runs, runtime, stream};
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,10 @@ const fn post(path: &'static str, route: fn() -> Route) -> Entry {
     Entry { method: Method::POST, path, access: Access::Key, route }
 }
 
+const fn delete(path: &'static str, route: fn() -> Route) -> Entry {
+    Entry { method: Method::DELETE, path, access: Access::Key, route }
+}
+
 /// The table. A fixed path stands before a pattern that would take it too.
 pub(crate) const ROUTES: &[Entry] = &[
     get("/healthz", Access::Public, || web::get().to(health::healthz)),
@@ -47,9 +51,13 @@ pub(crate) const ROUTES: &[Entry] = &[
     post("/runs", || web::post().to(launch::launch)),
     post("/runs/validate", || web::post().to(launch::validate)),
     get("/runs/{id}", Access::Key, || web::get().to(runs::show)),
+    delete("/runs/{id}", || web::delete().to(deletion::delete)),
     get("/runs/{id}/state", Access::Key, || web::get().to(runs::state)),
     get("/runs/{id}/events", Access::Key, || web::get().to(events::of_run)),
     get("/runs/{id}/stream", Access::Key, || web::get().to(stream::stream)),
+    post("/runs/{id}/replay", || web::post().to(replay::replay)),
+    get("/runs/{id}/replay/stream", Access::Key, || web::get().to(stream::replay::stream)),
+    get("/runs/{id}/replay/state", Access::Key, || web::get().to(replay::state)),
     get("/runs/{id}/metrics", Access::Key, || web::get().to(runs::metrics)),
     get("/runs/{id}/artifacts", Access::Key, || web::get().to(runs::artifacts)),
     post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),

@@ -9,6 +9,7 @@ mod frame;
 mod machine;
 mod open;
 mod pump;
+pub(crate) mod replay;
 mod request;
 mod run;
 mod snapshots;

@@ -140,6 +140,7 @@ fn read_http(env: &mut Env) -> Settings {
         runtime_kind: kind,
         cors_origins: if origins.is_empty() { default.cors_origins } else { origins },
         heartbeat: env.millis("STREAM_SSE_HEARTBEAT_MS", 1000..=45_000, 15_000),
+        replay_max_delay: env.millis("REPLAY_MAX_DELAY_MS", 0..=600_000, 2000),
         stream_max_age: env.millis("STREAM_MAX_AGE_MS", 1000..=86_400_000, 1_800_000),
     }
 }

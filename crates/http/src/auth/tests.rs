@@ -68,3 +68,11 @@ fn a_reader_may_only_read() {
     let operator = Caller { name: "ops".into(), role: Role::Operate };
     assert!(allow(&operator, &Method::POST).is_ok());
 }
+
+#[test]
+fn only_an_admin_may_delete() {
+    let may = |role| allow(&Caller { name: "one".into(), role }, &Method::DELETE);
+    assert!(matches!(may(Role::Read), Err(ApiError::ReadOnlyKey)));
+    assert!(matches!(may(Role::Operate), Err(ApiError::AdminOnly)));
+    assert!(may(Role::Admin).is_ok());
+}

@@ -72,6 +72,7 @@ fn every_fault_is_reported_at_once_with_its_value() {
         ("DB_POOL_MAX", "many"),
         ("DATABASE_SQLITE_SYNCHRONOUS", "off"),
         ("STREAM_SSE_HEARTBEAT_MS", "10"),
+        ("REPLAY_MAX_DELAY_MS", "-1"),
         ("STREAM_BACKOFF_BASE_MS", "500"),
         ("STREAM_BACKOFF_MAX_MS", "400"),
         ("CORS_ORIGIN", "http://a.example/path"),
@@ -85,13 +86,14 @@ fn every_fault_is_reported_at_once_with_its_value() {
         "DB_POOL_MAX=\"many\"",
         "DATABASE_SQLITE_SYNCHRONOUS=\"off\"",
         "STREAM_SSE_HEARTBEAT_MS=\"10\"",
+        "REPLAY_MAX_DELAY_MS=\"-1\"",
         "STREAM_BACKOFF_MAX_MS=\"400\"",
         "CORS_ORIGIN=\"http://a.example/path\"",
         "RUNTIME_KIND=\"java\"",
     ] {
         assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
     }
-    assert_eq!(faults.len(), 10, "{faults:#?}");
+    assert_eq!(faults.len(), 11, "{faults:#?}");
 }
 
 #[test]
@@ -126,6 +128,7 @@ fn what_is_set_arrives() {
         ("SESSION_POLL_TIMEOUT_MS", "1234"),
         ("STREAM_MAX_RETRIES", "9"),
         ("STREAM_SSE_HEARTBEAT_MS", "2000"),
+        ("REPLAY_MAX_DELAY_MS", "0"),
         ("RUNTIME_MAX_STREAMS_PER_CONNECTION", "5"),
         ("CORS_ORIGIN", "http://a.example, https://b.example"),
     ]) else {
@@ -137,6 +140,7 @@ fn what_is_set_arrives() {
     assert_eq!(config.engine.session_wait, Duration::from_millis(1234));
     assert_eq!(config.engine.max_retries, 9);
     assert_eq!(config.http.heartbeat, Duration::from_secs(2));
+    assert_eq!(config.http.replay_max_delay, Duration::ZERO);
     assert_eq!(config.runtime.max_streams_per_connection, 5);
     assert_eq!(config.http.cors_origins, ["http://a.example", "https://b.example"]);
 }
