@@ -116,6 +116,18 @@ impl TestDb {
         Config::new(url.unwrap_or_else(|error| panic!("{}: {error}", self.url)))
     }
 
+    /// Does something to a PostgreSQL database behind the stores' backs.
+    ///
+    /// # Panics
+    /// When it fails, or when it is not PostgreSQL.
+    pub async fn tamper(&self, statement: &str) {
+        let Some(Home::Postgres { url, .. }) = &self.home else {
+            panic!("{} is not PostgreSQL", self.url)
+        };
+        let done = postgres::execute(url, statement).await;
+        done.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+
     /// A store on it.
     ///
     /// # Panics
