@@ -1,7 +1,10 @@
 //! API keys: who calls, and what they may do (spec 11.1).
 //!
 //! **Invariant:** a key is kept as its SHA-256 and compared with every known one in constant time;
-//! neither the keys nor what a client presented can be printed.
+//! neither the keys nor what a client presented can be printed. Which kind of access a route gives
+//! is said in the table of routes and nowhere else.
+
+use std::fmt;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -14,6 +17,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::context::ApiContext;
 use crate::error::ApiError;
+use crate::tickets::{self, Shown};
 
 /// What a key allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +36,33 @@ pub struct Caller {
     /// The key's name: the actor in logs and audits.
     pub name: String,
     pub role: Role,
+    /// Which key it was.
+    pub key: KeyMark,
+}
+
+/// Tells keys apart without being one: a hash of a key's hash. It is what a ticket remembers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyMark([u8; 32]);
+
+impl KeyMark {
+    /// Of those who need no key.
+    pub(crate) const NONE: Self = Self([0; 32]);
+
+    /// Of the key with this hash.
+    pub(crate) fn of(key_hash: &[u8; 32]) -> Self {
+        let digest = Sha256::new().chain_update("stream ticket").chain_update(key_hash);
+        Self(digest.finalize().into())
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyMark")
+    }
 }
 
 /// The accepted keys. No `Debug`, on purpose.
@@ -73,7 +104,7 @@ impl ApiKeys {
                 faults.push(format!("entry {number} repeats an earlier key or name"));
                 continue;
             }
-            keys.push(Key { caller: Caller { name, role }, hash });
+            keys.push(Key { caller: Caller { name, role, key: KeyMark::of(&hash) }, hash });
         }
         if faults.is_empty() { Ok(Self(keys)) } else { Err(faults) }
     }
@@ -83,10 +114,19 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
+    /// Finds the caller whose ticket remembers this mark, if the key is still accepted.
+    pub(crate) fn of_ticket(&self, mark: &[u8]) -> Option<Caller> {
+        if self.is_empty() {
+            return Some(anonymous()).filter(|caller| caller.key.as_bytes() == mark);
+        }
+        let mut callers = self.0.iter().map(|key| &key.caller);
+        callers.find(|caller| caller.key.as_bytes() == mark).cloned()
+    }
+
     /// Finds the caller behind an `Authorization` header.
     fn identify(&self, header: Option<&str>) -> Result<Caller, ApiError> {
         if self.is_empty() {
-            return Ok(Caller { name: "anonymous".to_owned(), role: Role::Admin });
+            return Ok(anonymous());
         }
         let header = header.ok_or(ApiError::Unauthorized("Missing Authorization header"))?;
         let token = strip_bearer(header);
@@ -103,6 +143,10 @@ impl ApiKeys {
         key.map(|key| key.caller.clone())
             .ok_or(ApiError::Unauthorized("Invalid authorization token"))
     }
+}
+
+fn anonymous() -> Caller {
+    Caller { name: "anonymous".to_owned(), role: Role::Admin, key: KeyMark::NONE }
 }
 
 fn parse_role(text: &str) -> Option<Role> {
@@ -129,12 +173,55 @@ fn strip_bearer(header: &str) -> &str {
     }
 }
 
-/// Lets a request through if its key allows it.
-pub(crate) async fn require(
+/// Lets a request through if its key allows the method.
+pub(crate) async fn key(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    match authorize(&request) {
+    let caller = identify(&request).and_then(|caller| {
+        allow(&caller, request.method())?;
+        Ok(caller)
+    });
+    pass(request, next, caller).await
+}
+
+/// Lets a request through if it has a key.
+pub(crate) async fn any_key(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let caller = identify(&request);
+    pass(request, next, caller).await
+}
+
+/// Lets a request through if it has a ticket for the run of its path, or else a key. Where a ticket
+/// is shown it decides: a browser sends headers of its own, such as a proxy's password.
+pub(crate) async fn key_or_ticket(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let Some(ticket) = tickets::in_query(request.query_string()) else {
+        return key(request, next).await;
+    };
+    let id = request.match_info().get("id").unwrap_or_default().to_owned();
+    let shown = match context(&request) {
+        Ok(context) => tickets::check(&context, &ticket, &id).await,
+        Err(error) => Err(error),
+    };
+    let caller = shown.and_then(|(caller, shown)| {
+        allow(&caller, request.method())?;
+        request.extensions_mut().insert::<Shown>(shown);
+        Ok(caller)
+    });
+    pass(request, next, caller).await
+}
+
+async fn pass(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+    caller: Result<Caller, ApiError>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    match caller {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             Ok(next.call(request).await?.map_into_boxed_body())
@@ -143,19 +230,19 @@ pub(crate) async fn require(
     }
 }
 
-fn authorize(request: &ServiceRequest) -> Result<Caller, ApiError> {
-    let context = request
-        .app_data::<web::Data<ApiContext>>()
-        .ok_or_else(|| ApiError::Internal("no context in the application".to_owned()))?;
+fn context(request: &ServiceRequest) -> Result<web::Data<ApiContext>, ApiError> {
+    let context = request.app_data::<web::Data<ApiContext>>();
+    context.cloned().ok_or_else(|| ApiError::Internal("no context in the application".to_owned()))
+}
+
+fn identify(request: &ServiceRequest) -> Result<Caller, ApiError> {
     let header = match request.headers().get(AUTHORIZATION) {
         None => None,
         Some(value) => Some(
             value.to_str().map_err(|_| ApiError::Unauthorized("Invalid authorization token"))?,
         ),
     };
-    let caller = context.keys.identify(header)?;
-    allow(&caller, request.method())?;
-    Ok(caller)
+    context(request)?.keys.identify(header)
 }
 
 fn allow(caller: &Caller, method: &Method) -> Result<(), ApiError> {

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::ApiKeys;
 use crate::health::RuntimeProbe;
-use crate::stream::Snapshots;
+use crate::stream::{Limits, Snapshots};
+use crate::tickets::Renewals;
 
 /// What the server hands to its handlers; shared by all workers.
 pub struct ApiContext {
@@ -30,6 +31,10 @@ pub struct ApiContext {
     /// side, before runs are drained.
     pub(crate) executor: Handle,
     pub(crate) snapshots: Snapshots,
+    /// The streams that are open.
+    pub(crate) streams: Limits,
+    /// The tickets that they were opened with.
+    pub(crate) tickets: Renewals,
     pub(crate) runtime_probe: RuntimeProbe,
 }
 
@@ -46,6 +51,13 @@ pub struct Settings {
     pub replay_max_delay: Duration,
     /// How long an event stream stays open before its client has to come back, on average.
     pub stream_max_age: Duration,
+    /// How many event streams may be open, in all and with one key.
+    pub max_streams: usize,
+    pub max_streams_per_key: usize,
+    /// How long a socket may take nothing before it is closed.
+    pub stall_timeout: Duration,
+    /// How often the ticket of an open stream is extended.
+    pub ticket_renewal: Duration,
 }
 
 impl Default for Settings {
@@ -56,6 +68,10 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(15),
             replay_max_delay: Duration::from_secs(2),
             stream_max_age: Duration::from_secs(30 * 60),
+            max_streams: 20_000,
+            max_streams_per_key: 15_000,
+            stall_timeout: Duration::from_secs(30),
+            ticket_renewal: Duration::from_secs(30),
         }
     }
 }
@@ -81,6 +97,8 @@ impl ApiContext {
         let snapshots = Snapshots::new(store.clone());
         let runtime_probe = RuntimeProbe::default();
         let executor = Handle::current();
+        let streams = Limits::new(settings.max_streams, settings.max_streams_per_key);
+        let tickets = Renewals::start(store.clone(), Arc::clone(&clock), settings.ticket_renewal);
         Self {
             store,
             engine,
@@ -92,6 +110,8 @@ impl ApiContext {
             metrics,
             executor,
             snapshots,
+            streams,
+            tickets,
             runtime_probe,
         }
     }

@@ -4,6 +4,8 @@
 //! details?}`; `errorCode` is stable and `message` is for people. What went wrong inside is logged
 //! here, once, with its whole chain, and never sent.
 
+use std::fmt;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
@@ -43,6 +45,8 @@ pub(crate) enum ApiError {
     Removed(String),
     #[error("the server is shutting down")]
     Draining,
+    #[error("{0}")]
+    TooManyStreams(StreamLimit),
     #[error(transparent)]
     Storage(storage::Error),
     #[error(transparent)]
@@ -53,6 +57,32 @@ pub(crate) enum ApiError {
     IdempotencyConflict,
     #[error("{0}")]
     Internal(String),
+}
+
+/// What a stream that is one too many ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamLimit {
+    PerKey,
+    InAll,
+}
+
+impl StreamLimit {
+    /// The name in the figures.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::PerKey => "key",
+            Self::InAll => "all",
+        }
+    }
+}
+
+impl fmt::Display for StreamLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PerKey => "this API key has as many event streams open as it may",
+            Self::InAll => "the server has as many event streams open as it may",
+        })
+    }
 }
 
 /// The one error body.
@@ -92,6 +122,7 @@ impl ApiError {
             }
             Self::Removed(_) => (StatusCode::GONE, "ENDPOINT_REMOVED"),
             Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE"),
+            Self::TooManyStreams(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             Self::SessionTaken { .. } => (StatusCode::CONFLICT, "SESSION_ALREADY_EXISTS"),
             Self::IdempotencyConflict => (StatusCode::CONFLICT, "CONFLICT"),
             Self::Storage(error) => classify_storage(error),
@@ -122,6 +153,7 @@ impl ApiError {
             | Self::UnsupportedMediaType
             | Self::Removed(_)
             | Self::Draining
+            | Self::TooManyStreams(_)
             | Self::Storage(_)
             | Self::Runtime(_)
             | Self::SessionTaken { .. }
@@ -147,6 +179,7 @@ impl ApiError {
             | Self::UnsupportedMediaType
             | Self::Removed(_)
             | Self::Draining
+            | Self::TooManyStreams(_)
             | Self::Storage(_)
             | Self::IdempotencyConflict
             | Self::Internal(_) => return None,
@@ -158,6 +191,16 @@ impl ApiError {
             | Value::Number(_)
             | Value::String(_)
             | Value::Array(_) => None,
+        }
+    }
+
+    /// How many seconds to wait before asking again. Streams stay open for long, and those who are
+    /// refused together should not all come back together.
+    fn retry_after(&self) -> HeaderValue {
+        if matches!(self, Self::TooManyStreams(_)) {
+            HeaderValue::from(5 + u16::from(rand::random::<u8>() % 6))
+        } else {
+            HeaderValue::from_static("1")
         }
     }
 
@@ -188,7 +231,7 @@ impl ResponseError for ApiError {
         }
         let mut response = HttpResponse::build(status).json(self.body());
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(RETRY_AFTER, self.retry_after());
         }
         if let Self::MethodNotAllowed { allowed, .. } = self
             && let Ok(allowed) = HeaderValue::from_str(allowed)

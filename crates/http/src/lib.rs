@@ -23,6 +23,7 @@ mod runs;
 mod runtime;
 mod server;
 mod stream;
+mod tickets;
 mod views;
 
 pub use context::{ApiContext, Parts, Settings};

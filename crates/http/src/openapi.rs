@@ -3,10 +3,12 @@
 //! **Invariant:** it has the routes of [`crate::routes::ROUTES`], all of them and no others; a test
 //! holds that.
 
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{deletion, error, events, health, launch, removed, replay, runs, runtime, stream};
+use crate::{
+    deletion, error, events, health, launch, removed, replay, runs, runtime, stream, tickets,
+};
 
 /// The document.
 #[derive(OpenApi)]
@@ -39,6 +41,7 @@ use crate::{deletion, error, events, health, launch, removed, replay, runs, runt
         removed::signal,
         removed::context,
         events::feed,
+        tickets::create,
         runtime::manifest,
         runtime::modes,
         runtime::roots,
@@ -46,7 +49,7 @@ use crate::{deletion, error, events, health, launch, removed, replay, runs, runt
     ),
     components(schemas(error::ErrorBody)),
     security(("apiKey" = [])),
-    modifiers(&ApiKey),
+    modifiers(&Credentials),
     tags(
         (name = "runs", description = "Launching and reading runs"),
         (name = "events", description = "Their logs, as pages and as streams"),
@@ -58,15 +61,15 @@ use crate::{deletion, error, events, health, launch, removed, replay, runs, runt
 pub(crate) struct Document;
 
 /// How a client says who it is.
-struct ApiKey;
+struct Credentials;
 
-impl Modify for ApiKey {
+impl Modify for Credentials {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("apiKey", SecurityScheme::Http(scheme));
+        let ticket = ApiKey::Query(ApiKeyValue::new("ticket"));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("apiKey", SecurityScheme::Http(scheme));
+        components.add_security_scheme("ticket", SecurityScheme::ApiKey(ticket));
     }
 }
 
@@ -95,7 +98,7 @@ mod tests {
         let routes: BTreeSet<_> = ROUTES
             .iter()
             .map(|entry| {
-                (entry.method.to_string(), entry.path.to_owned(), entry.access == Access::Key)
+                (entry.method.to_string(), entry.path.to_owned(), entry.access != Access::Public)
             })
             .collect();
         assert_eq!(operations(), routes);

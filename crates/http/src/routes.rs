@@ -10,15 +10,21 @@ use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
-use crate::{auth, body, deletion, events, health, launch, removed, replay, runs, runtime, stream};
+use crate::{
+    auth, body, deletion, events, health, launch, removed, replay, runs, runtime, stream, tickets,
+};
 
 /// Who may call a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Anybody: probes, scrapers and the document.
     Public,
-    /// Whoever has an API key.
+    /// Whoever has an API key; one that may only read has to use `GET`.
     Key,
+    /// Whoever has an API key, one that may only read too, whatever the method.
+    AnyKey,
+    /// Whoever has an API key, or a ticket for the run that the path's `{id}` names.
+    KeyOrTicket,
 }
 
 /// A route: where it is, and what makes its handler.
@@ -34,7 +40,11 @@ const fn get(path: &'static str, access: Access, route: fn() -> Route) -> Entry 
 }
 
 const fn post(path: &'static str, route: fn() -> Route) -> Entry {
-    Entry { method: Method::POST, path, access: Access::Key, route }
+    post_by(path, Access::Key, route)
+}
+
+const fn post_by(path: &'static str, access: Access, route: fn() -> Route) -> Entry {
+    Entry { method: Method::POST, path, access, route }
 }
 
 const fn delete(path: &'static str, route: fn() -> Route) -> Entry {
@@ -54,9 +64,9 @@ pub(crate) const ROUTES: &[Entry] = &[
     delete("/runs/{id}", || web::delete().to(deletion::delete)),
     get("/runs/{id}/state", Access::Key, || web::get().to(runs::state)),
     get("/runs/{id}/events", Access::Key, || web::get().to(events::of_run)),
-    get("/runs/{id}/stream", Access::Key, || web::get().to(stream::stream)),
+    get("/runs/{id}/stream", Access::KeyOrTicket, || web::get().to(stream::stream)),
     post("/runs/{id}/replay", || web::post().to(replay::replay)),
-    get("/runs/{id}/replay/stream", Access::Key, || web::get().to(stream::replay::stream)),
+    get("/runs/{id}/replay/stream", Access::KeyOrTicket, || web::get().to(stream::replay::stream)),
     get("/runs/{id}/replay/state", Access::Key, || web::get().to(replay::state)),
     get("/runs/{id}/metrics", Access::Key, || web::get().to(runs::metrics)),
     get("/runs/{id}/artifacts", Access::Key, || web::get().to(runs::artifacts)),
@@ -64,6 +74,7 @@ pub(crate) const ROUTES: &[Entry] = &[
     post("/runs/{id}/messages", || web::post().to(removed::messages)),
     post("/runs/{id}/signal", || web::post().to(removed::signal)),
     post("/runs/{id}/context", || web::post().to(removed::context)),
+    post_by("/stream-tickets", Access::AnyKey, || web::post().to(tickets::create)),
     get("/events", Access::Key, || web::get().to(events::feed)),
     get("/runtime/manifest", Access::Key, || web::get().to(runtime::manifest)),
     get("/runtime/modes", Access::Key, || web::get().to(runtime::modes)),
@@ -91,7 +102,9 @@ fn register(config: &mut web::ServiceConfig, path: &'static str, access: Access)
     let resource = resource.default_service(web::to(wrong_method));
     match access {
         Access::Public => config.service(resource),
-        Access::Key => config.service(resource.wrap(from_fn(auth::require))),
+        Access::Key => config.service(resource.wrap(from_fn(auth::key))),
+        Access::AnyKey => config.service(resource.wrap(from_fn(auth::any_key))),
+        Access::KeyOrTicket => config.service(resource.wrap(from_fn(auth::key_or_ticket))),
     };
 }
 

@@ -6,6 +6,7 @@
 
 mod chunk;
 mod frame;
+mod limits;
 mod machine;
 mod open;
 mod pump;
@@ -20,11 +21,13 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use crate::context::ApiContext;
 use crate::error::{ApiError, ErrorBody};
 use crate::runs::find;
+use limits::admit;
 use open::Open;
 use pump::{Producer, Pump};
 use request::{Ask, Log, Plan, decide};
 use run::RunStream;
 
+pub(crate) use limits::Limits;
 pub(crate) use snapshots::Snapshots;
 
 /// `GET /runs/{id}/stream`
@@ -41,11 +44,13 @@ pub(crate) use snapshots::Snapshots;
         ("types" = Option<String>, Query, description = "Comma-separated event types"),
         ("closeOnEnd" = Option<bool>, Query, description = "Default: whether Last-Event-ID was sent"),
     ),
+    security(("apiKey" = []), ("ticket" = [])),
     responses(
         (status = 200, body = String, content_type = "text/event-stream"),
         (status = 204, description = "The run is over and the cursor is its end"),
         (status = 400, body = ErrorBody),
         (status = 404, body = ErrorBody),
+        (status = 429, body = ErrorBody, description = "Too many streams are open"),
     )
 )]
 pub(crate) async fn stream(
@@ -68,27 +73,28 @@ pub(crate) async fn stream(
         Plan::Open(opening) => opening,
     };
     let run = RunStream::new(&context, run.id, ask, opening.clone());
-    Ok(respond(&context, "run", opening.after, log.last_seq, run))
+    respond(&context, &request, "run", opening.after, log.last_seq, run)
 }
 
-/// The answer that is a stream; `kind` is its name in the figures.
+/// The answer that is a stream, if one more may be open; `kind` is its name in the figures.
 fn respond(
     context: &web::Data<ApiContext>,
+    request: &HttpRequest,
     kind: &'static str,
     from: i64,
     latest: i64,
     producer: impl Producer,
-) -> HttpResponse {
-    let open = Open::count(kind);
+) -> Result<HttpResponse, ApiError> {
+    let open = Open::count(kind, admit(context, request)?);
     open.backlog(latest - from);
-    HttpResponse::Ok()
+    Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-cache, no-store, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"))
         .insert_header(("X-MACP-Replay-From", from.to_string()))
         .insert_header(("X-MACP-Latest-Seq", latest.to_string()))
         .insert_header(("X-MACP-Log-Id", context.log_id.as_str()))
-        .streaming(Pump::new(context.clone(), open, producer).into_body())
+        .streaming(Pump::new(context.clone(), open, producer).into_body()))
 }
 
 /// The answer that makes a client stop asking.

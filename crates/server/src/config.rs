@@ -142,7 +142,20 @@ fn read_http(env: &mut Env) -> Settings {
         heartbeat: env.millis("STREAM_SSE_HEARTBEAT_MS", 1000..=45_000, 15_000),
         replay_max_delay: env.millis("REPLAY_MAX_DELAY_MS", 0..=600_000, 2000),
         stream_max_age: env.millis("STREAM_MAX_AGE_MS", 1000..=86_400_000, 1_800_000),
+        max_streams: count(env, "STREAM_MAX_CONNECTIONS", default.max_streams),
+        max_streams_per_key: count(
+            env,
+            "STREAM_MAX_CONNECTIONS_PER_KEY",
+            default.max_streams_per_key,
+        ),
+        stall_timeout: env.millis("STREAM_STALL_TIMEOUT_MS", 1000..=600_000, 30_000),
+        ticket_renewal: default.ticket_renewal,
     }
+}
+
+fn count(env: &mut Env, name: &str, default: usize) -> usize {
+    let number = env.integer(name, 1..=1_000_000, i64::try_from(default).unwrap_or(i64::MAX));
+    usize::try_from(number).unwrap_or(default)
 }
 
 fn read_keys(env: &mut Env, environment: Environment) -> ApiKeys {

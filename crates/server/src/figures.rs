@@ -56,6 +56,7 @@ fn describe() {
     );
     metrics::describe_counter!("sse_closes_total", "Streams that ended, by reason");
     metrics::describe_counter!("sse_no_content_total", "Clients told by a 204 to stop asking");
+    metrics::describe_counter!("sse_refusals_total", "Event streams that were one too many");
     metrics::describe_gauge!("process_resident_memory_bytes", "Memory in use");
     metrics::describe_gauge!("process_cpu_seconds_total", "Processor time used");
     // Streams come and go; a scrape before the first must show zero, not nothing.

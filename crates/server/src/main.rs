@@ -10,6 +10,7 @@ mod dev;
 mod embedded;
 mod figures;
 mod logging;
+mod open_files;
 mod serve;
 mod signals;
 

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::signals::Signals;
-use crate::{database, figures};
+use crate::{database, figures, open_files};
 
 /// How long everything that runs may take to end.
 const DRAIN: Duration = Duration::from_secs(4);
@@ -35,6 +35,7 @@ pub(crate) async fn serve_then(
     config: Config,
     ready: impl FnOnce(std::net::SocketAddr),
 ) -> anyhow::Result<ExitCode> {
+    open_files::raise();
     let mut signals = Signals::listen().context("signals")?;
     let metrics = figures::install()?;
     let runtime = Client::new(&config.runtime).context("the runtime's client")?;

@@ -45,6 +45,7 @@ mod snapshots;
 mod sqlite;
 mod store;
 mod tail;
+mod tickets;
 mod types;
 
 pub use config::{Access, Config, DatabaseUrl, Synchronous, TailLimits};
@@ -52,3 +53,4 @@ pub use error::{Entity, Error, Result};
 pub use model::Head;
 pub use store::Store;
 pub use tail::{Follower, KeptEntry, TailEntry};
+pub use tickets::{Ticket, TicketHash};

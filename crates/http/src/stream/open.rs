@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::limits::Admission;
 use super::pump::Close;
 
 /// One open stream.
@@ -15,11 +16,13 @@ pub(super) struct Open {
     /// When it was opened; nothing was sent since.
     unused_since: Option<Instant>,
     closed: Option<Close>,
+    /// Freed with the stream.
+    _admission: Admission,
 }
 
 impl Open {
     /// Counts a stream of this kind: `run`, `feed` or `replay`.
-    pub(super) fn count(kind: &'static str) -> Self {
+    pub(super) fn count(kind: &'static str, admission: Admission) -> Self {
         metrics::gauge!("active_sse_connections", "stream" => kind).increment(1.0);
         Self {
             kind,
@@ -28,6 +31,7 @@ impl Open {
             lag: metrics::histogram!("sse_lag_events", "stream" => kind),
             unused_since: Some(Instant::now()),
             closed: None,
+            _admission: admission,
         }
     }
 

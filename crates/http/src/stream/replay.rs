@@ -83,7 +83,7 @@ pub(crate) async fn stream(
         next: None,
         event_bytes: TYPICAL_EVENT,
     };
-    Ok(super::respond(&context, "replay", after, log.last_seq, replay))
+    super::respond(&context, &request, "replay", after, log.last_seq, replay)
 }
 
 /// A replay, as one connection has it.

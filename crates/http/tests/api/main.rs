@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 mod leaving;
+mod limits;
+mod raw;
 mod requests;
 mod runs;
 mod stream;
 mod support;
+mod tickets;

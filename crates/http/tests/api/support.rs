@@ -41,7 +41,26 @@ pub(crate) struct Api {
     stop: CancellationToken,
     tasks: TaskTracker,
     http: actix_web::dev::ServerHandle,
-    _database: TestDb,
+    _database: Arc<TestDb>,
+}
+
+/// What a server is made of.
+pub(crate) struct Setup {
+    pub(crate) database: Arc<TestDb>,
+    pub(crate) keys: String,
+    pub(crate) settings: Settings,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            database: Arc::new(TestDb::sqlite()),
+            keys: String::new(),
+            settings: Settings::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
 }
 
 impl Api {
@@ -52,12 +71,16 @@ impl Api {
 
     /// With these API keys.
     pub(crate) async fn with_keys(keys: &str) -> Self {
-        let database = TestDb::sqlite();
+        Self::set(Setup { keys: keys.to_owned(), ..Setup::default() }).await
+    }
+
+    /// As wanted.
+    pub(crate) async fn set(setup: Setup) -> Self {
+        let Setup { database, keys, settings, clock } = setup;
         let store = database.store();
         let streams = CancellationToken::new();
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let config = control_plane_recovery::Config {
             recovery_enabled: false,
             ..control_plane_recovery::Config::default()
@@ -74,8 +97,8 @@ impl Api {
             store: store.clone(),
             engine,
             clock,
-            keys: ApiKeys::parse(keys).unwrap_or_else(|faults| panic!("{faults:?}")),
-            settings: Settings::default(),
+            keys: ApiKeys::parse(&keys).unwrap_or_else(|faults| panic!("{faults:?}")),
+            settings,
             stop: streams.clone(),
             log_id: store.log_id().await.unwrap(),
             metrics: None,
@@ -181,6 +204,10 @@ impl Journal {
     pub(crate) async fn append(&mut self, types: &[EventType]) {
         let expected_seq = self.run.last_seq;
         let entries = types.iter().map(|kind| self.entry(*kind, data_of(*kind))).collect();
+        self.commit(expected_seq, entries).await;
+    }
+
+    async fn commit(&mut self, expected_seq: i64, entries: Vec<LogEntry>) {
         let batch = Append {
             lease: self.lease,
             expected_seq,
@@ -202,6 +229,15 @@ impl Journal {
     /// Gives the run up.
     pub(crate) async fn park(&self, reason: &str) {
         assert!(self.store.run_park(self.lease, reason.to_owned()).await.unwrap());
+    }
+
+    /// Appends events of about this many bytes, in one commit.
+    pub(crate) async fn append_large(&mut self, count: usize, bytes: usize) {
+        let expected_seq = self.run.last_seq;
+        let data = json!({ "note": "x".repeat(bytes) });
+        let entries =
+            (0..count).map(|_| self.entry(EventType::MessageReceived, data.clone())).collect();
+        self.commit(expected_seq, entries).await;
     }
 
     /// Ends the run as completed.

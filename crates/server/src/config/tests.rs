@@ -73,6 +73,8 @@ fn every_fault_is_reported_at_once_with_its_value() {
         ("DATABASE_SQLITE_SYNCHRONOUS", "off"),
         ("STREAM_SSE_HEARTBEAT_MS", "10"),
         ("REPLAY_MAX_DELAY_MS", "-1"),
+        ("STREAM_MAX_CONNECTIONS", "0"),
+        ("STREAM_STALL_TIMEOUT_MS", "999"),
         ("STREAM_BACKOFF_BASE_MS", "500"),
         ("STREAM_BACKOFF_MAX_MS", "400"),
         ("CORS_ORIGIN", "http://a.example/path"),
@@ -87,13 +89,15 @@ fn every_fault_is_reported_at_once_with_its_value() {
         "DATABASE_SQLITE_SYNCHRONOUS=\"off\"",
         "STREAM_SSE_HEARTBEAT_MS=\"10\"",
         "REPLAY_MAX_DELAY_MS=\"-1\"",
+        "STREAM_MAX_CONNECTIONS=\"0\"",
+        "STREAM_STALL_TIMEOUT_MS=\"999\"",
         "STREAM_BACKOFF_MAX_MS=\"400\"",
         "CORS_ORIGIN=\"http://a.example/path\"",
         "RUNTIME_KIND=\"java\"",
     ] {
         assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
     }
-    assert_eq!(faults.len(), 11, "{faults:#?}");
+    assert_eq!(faults.len(), 13, "{faults:#?}");
 }
 
 #[test]
@@ -129,6 +133,9 @@ fn what_is_set_arrives() {
         ("STREAM_MAX_RETRIES", "9"),
         ("STREAM_SSE_HEARTBEAT_MS", "2000"),
         ("REPLAY_MAX_DELAY_MS", "0"),
+        ("STREAM_MAX_CONNECTIONS", "300"),
+        ("STREAM_MAX_CONNECTIONS_PER_KEY", "200"),
+        ("STREAM_STALL_TIMEOUT_MS", "20000"),
         ("RUNTIME_MAX_STREAMS_PER_CONNECTION", "5"),
         ("CORS_ORIGIN", "http://a.example, https://b.example"),
     ]) else {
@@ -141,6 +148,8 @@ fn what_is_set_arrives() {
     assert_eq!(config.engine.max_retries, 9);
     assert_eq!(config.http.heartbeat, Duration::from_secs(2));
     assert_eq!(config.http.replay_max_delay, Duration::ZERO);
+    assert_eq!((config.http.max_streams, config.http.max_streams_per_key), (300, 200));
+    assert_eq!(config.http.stall_timeout, Duration::from_secs(20));
     assert_eq!(config.runtime.max_streams_per_connection, 5);
     assert_eq!(config.http.cors_origins, ["http://a.example", "https://b.example"]);
 }

@@ -32,15 +32,24 @@ pub(crate) struct Stage {
 
 impl Stage {
     pub(crate) async fn set(kind: Kind, runtime: &RuntimeProcess) -> Self {
+        Self::with(kind, runtime, &[]).await
+    }
+
+    /// The same, with variables of the test's own.
+    pub(crate) async fn with(
+        kind: Kind,
+        runtime: &RuntimeProcess,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let database = TestDb::new(kind);
         let server = ServerProcess::serve()
             .env("DATABASE_URL", database.url())
             .env("RUNTIME_ADDRESS", runtime.address())
             .env("RUNTIME_BEARER_TOKEN", OBSERVER_TOKEN)
             .env("RUNTIME_ALLOW_INSECURE", "true")
-            .env("LOG_LEVEL", "info")
-            .start()
-            .await;
+            .env("LOG_LEVEL", "info");
+        let server = variables.iter().fold(server, |server, (name, value)| server.env(name, value));
+        let server = server.start().await;
         let url = DatabaseUrl::parse(database.url()).unwrap();
         let store = Store::connect(&Config { access: Access::Read, ..Config::new(url) }).unwrap();
         Self { server, store, database }

@@ -204,6 +204,18 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{Binary, Timestamptz, Uuid};
+
+    stream_tickets (hash) {
+        hash -> Binary,
+        run_id -> Uuid,
+        key_hash -> Binary,
+        made_at -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     feed,
     runs,
@@ -215,5 +227,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     run_snapshots,
     run_metrics,
     run_artifacts,
-    session_tombstones
+    session_tombstones,
+    stream_tickets
 );

@@ -23,6 +23,8 @@ pub(crate) mod runs;
 pub(crate) mod sessions;
 #[path = "../queries/snapshots.rs"]
 pub(crate) mod snapshots;
+#[path = "../queries/tickets.rs"]
+pub(crate) mod tickets;
 
 use std::fs::{File, TryLockError};
 use std::path::Path;

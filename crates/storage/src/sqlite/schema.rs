@@ -204,6 +204,18 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{Binary, Text, TimestamptzSqlite};
+
+    stream_tickets (hash) {
+        hash -> Binary,
+        run_id -> Text,
+        key_hash -> Binary,
+        made_at -> TimestamptzSqlite,
+        expires_at -> TimestamptzSqlite,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     feed,
     runs,
@@ -215,5 +227,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     run_snapshots,
     run_metrics,
     run_artifacts,
-    session_tombstones
+    session_tombstones,
+    stream_tickets
 );

@@ -45,3 +45,4 @@ mod ownership;
 mod poison;
 mod server;
 mod support;
+mod tickets;
