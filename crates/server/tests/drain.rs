@@ -7,18 +7,25 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use control_plane_testkit::agent::Cast;
 use control_plane_testkit::database::Kind;
 use control_plane_testkit::runtime::RuntimeProcess;
-use control_plane_testkit::{DEADLINE, message};
+use control_plane_testkit::{DEADLINE, message, wait_until};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{EXIT, Stage, Talk};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 const WATCHERS: usize = 2000;
+/// How many of them come at once: what a storm of arrivals does is another matter.
+const AT_ONCE: usize = 100;
+/// How often each agent speaks.
+const PACE: Duration = Duration::from_millis(200);
 /// The end of a frame, of its chunk, and the chunk that says that there are no more.
 const END: &[u8] = b"\n\n\r\n0\r\n\r\n";
 
@@ -28,26 +35,25 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }
 
-/// A watcher that is only a socket. It tells when its stream is open, and returns the end of what
-/// it got.
-async fn watch_raw(port: u16, path: String, opened: watch::Sender<usize>) -> Vec<u8> {
+/// A watcher that is only a socket. It lets the next one in when it is up to date, and returns the
+/// end of what it got.
+async fn watch_raw(port: u16, path: String, door: Arc<Semaphore>) -> Vec<u8> {
+    let mut turn = Some(door.acquire_owned().await.unwrap());
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     let mut buffer = vec![0; 2048];
     let mut tail = Vec::new();
-    let mut open = false;
     loop {
         let read = socket.read(&mut buffer).await.unwrap();
         if read == 0 {
             return tail;
         }
         tail.extend(buffer.iter().take(read));
-        if !open && String::from_utf8_lossy(&tail).contains("event: caught_up") {
-            open = true;
-            opened.send_modify(|count| *count += 1);
+        if turn.is_some() && String::from_utf8_lossy(&tail).contains("event: caught_up") {
+            turn = None;
         }
-        if open {
+        if turn.is_none() {
             tail.drain(..tail.len().saturating_sub(END.len()));
         }
     }
@@ -65,24 +71,26 @@ async fn stops_in_time_with_thousands_of_watchers(kind: Kind) {
         stage.reaches(run, "running").await;
         talks.push((run, talk));
     }
-    let (opened, mut count) = watch::channel(0);
+    let door = Arc::new(Semaphore::new(AT_ONCE));
     let mut watchers = JoinSet::new();
     for index in 0..WATCHERS {
         let (run, _) = talks.get(index % talks.len()).unwrap();
         let path = format!("/runs/{run}/stream?afterSeq=0&includeSnapshot=false");
-        watchers.spawn(watch_raw(stage.server.port(), path, opened.clone()));
+        watchers.spawn(watch_raw(stage.server.port(), path, Arc::clone(&door)));
     }
-    let all = count.wait_for(|open| *open == WATCHERS);
-    tokio::time::timeout(DEADLINE, all).await.unwrap().unwrap();
+    let open = async || {
+        let figures =
+            reqwest::get(stage.server.url("/metrics")).await.unwrap().text().await.unwrap();
+        figures.contains(&format!("active_sse_connections {WATCHERS}"))
+            && door.available_permits() == AT_ONCE
+    };
+    wait_until(DEADLINE, open).await;
 
     let (stop, stopped) = watch::channel(false);
     let mut talking = JoinSet::new();
     for (run, talk) in talks {
         talking.spawn(keep_talking(talk, cast.clone(), stopped.clone()));
-        // What is under way when the signal comes is what this is about.
-        let path = format!("/runs/{run}/events?afterSeq=20");
-        let grows = async || stage.server.get(&path).await.1.as_array().map_or(0, Vec::len);
-        control_plane_testkit::wait_for(DEADLINE, grows, |more| *more > 0).await;
+        stage.has_recorded(run, 10).await;
     }
     let code = stage.server.terminate(EXIT).await;
     stop.send(true).unwrap();
@@ -98,8 +106,10 @@ async fn stops_in_time_with_thousands_of_watchers(kind: Kind) {
 
 /// Goes on until it is stopped: the agents do not care that nobody records them.
 async fn keep_talking(mut talk: Talk, cast: Cast, stopped: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(PACE);
     while !*stopped.borrow() {
         talk.evaluate(&cast).await;
+        ticks.tick().await;
     }
 }
 

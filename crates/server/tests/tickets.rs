@@ -93,7 +93,7 @@ async fn no_log_and_no_figure_shows_a_ticket() {
 
     assert_eq!(statuses, BTreeSet::from([200, 400, 401, 404]));
     let log = stage.server.log();
-    assert!(log.contains("GET /runs/{id}/stream 401"), "{log}");
+    assert!(log.contains(&format!("GET /runs/{run}/stream 401")), "{log}");
     for secret in [good.as_str(), "not-a-ticket-of-ours"] {
         assert!(!figures.contains(secret), "{figures}");
         let line = log.lines().find(|line| line.contains(secret));
