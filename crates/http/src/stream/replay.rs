@@ -70,7 +70,7 @@ pub(crate) async fn stream(
     let run = find(&context.store, &id).await?;
     let log = Log { id: &context.log_id, last_seq: run.last_seq, over: run.state.is_terminal() };
     let opening = match decide(&ask, &options, &log) {
-        Plan::NoContent => return Ok(HttpResponse::NoContent().finish()),
+        Plan::NoContent => return Ok(super::no_content("replay")),
         Plan::Open(opening) => opening,
     };
     let after = opening.after;

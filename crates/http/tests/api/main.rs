@@ -10,3 +10,4 @@ mod runs;
 mod stream;
 mod support;
 mod tickets;
+mod watchers;

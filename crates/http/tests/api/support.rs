@@ -22,8 +22,8 @@ use control_plane_domain::{
 use control_plane_http::auth::ApiKeys;
 use control_plane_http::{ApiContext, Parts, Settings};
 use control_plane_recovery::Engine;
-use control_plane_storage::Store;
 use control_plane_storage::model::{Append, Appended, Created, Lease, LogEntry, NewRun};
+use control_plane_storage::{Config, Store, TailLimits};
 use control_plane_testkit::database::TestDb;
 use futures_util::stream::BoxStream;
 use serde_json::{Map, Value, json};
@@ -50,6 +50,7 @@ pub(crate) struct Setup {
     pub(crate) keys: String,
     pub(crate) settings: Settings,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tail: TailLimits,
 }
 
 impl Default for Setup {
@@ -59,6 +60,7 @@ impl Default for Setup {
             keys: String::new(),
             settings: Settings::default(),
             clock: Arc::new(SystemClock),
+            tail: TailLimits::default(),
         }
     }
 }
@@ -76,8 +78,8 @@ impl Api {
 
     /// As wanted.
     pub(crate) async fn set(setup: Setup) -> Self {
-        let Setup { database, keys, settings, clock } = setup;
-        let store = database.store();
+        let Setup { database, keys, settings, clock, tail } = setup;
+        let store = Store::connect(&Config { tail, ..database.config() }).unwrap();
         let streams = CancellationToken::new();
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -200,10 +202,26 @@ impl Journal {
         self.session.session_id.to_string()
     }
 
+    /// The last event's number.
+    pub(crate) fn last_seq(&self) -> i64 {
+        self.run.last_seq
+    }
+
     /// Appends one event per type, in one commit.
     pub(crate) async fn append(&mut self, types: &[EventType]) {
+        let events = types.iter().map(|kind| (*kind, data_of(*kind))).collect();
+        self.append_events(events).await;
+    }
+
+    /// Appends an event of about so many bytes.
+    pub(crate) async fn append_large(&mut self, bytes: usize) {
+        let data = json!({ "note": "x".repeat(bytes) });
+        self.append_events(vec![(EventType::MessageReceived, data)]).await;
+    }
+
+    async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
         let expected_seq = self.run.last_seq;
-        let entries = types.iter().map(|kind| self.entry(*kind, data_of(*kind))).collect();
+        let entries = events.into_iter().map(|(kind, data)| self.entry(kind, data)).collect();
         self.commit(expected_seq, entries).await;
     }
 

@@ -38,14 +38,6 @@ impl Deref for TailEntry {
     }
 }
 
-impl PartialEq for TailEntry {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl Eq for TailEntry {}
-
 /// An event in memory, with room for the form in which it is sent.
 #[derive(Debug)]
 pub struct KeptEntry {
