@@ -151,9 +151,12 @@ impl Projection {
 
     /// The state as it is kept for good, if it is to be kept after its last event.
     pub fn snapshot_due(&self) -> Option<SnapshotRow> {
-        if self.version == 0 || self.version % SNAPSHOT_DISTANCE != 0 {
-            return None;
-        }
+        let due = self.version > 0 && self.version % SNAPSHOT_DISTANCE == 0;
+        if due { self.to_snapshot() } else { None }
+    }
+
+    /// The state as it is kept for good.
+    pub(crate) fn to_snapshot(&self) -> Option<SnapshotRow> {
         let state = serde_json::to_string(&Kept { state: self, fold: &self.memory }).ok()?;
         Some(SnapshotRow {
             run_id: self.run.run_id,

@@ -1,5 +1,6 @@
 //! The fold, tested on logs made the way real ones are: by the normalizer, from envelopes.
 
+mod kept;
 mod lifecycle;
 mod modes;
 mod property;

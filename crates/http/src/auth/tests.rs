@@ -70,7 +70,8 @@ fn a_reader_may_only_read() {
 
 #[test]
 fn only_an_admin_may_delete() {
-    let may = |role| allow(&Caller { name: "one".into(), role, key: KeyMark::NONE }, &Method::DELETE);
+    let may =
+        |role| allow(&Caller { name: "one".into(), role, key: KeyMark::NONE }, &Method::DELETE);
     assert!(matches!(may(Role::Read), Err(ApiError::ReadOnlyKey)));
     assert!(matches!(may(Role::Operate), Err(ApiError::AdminOnly)));
     assert!(may(Role::Admin).is_ok());

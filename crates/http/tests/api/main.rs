@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
+mod delete;
 mod leaving;
 mod limits;
 mod raw;
+mod replay;
 mod requests;
 mod runs;
 mod stream;

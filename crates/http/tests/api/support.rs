@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix_web::web;
 use async_trait::async_trait;
 use bytes::Bytes;
+use chrono::TimeDelta;
 use control_plane_domain::descriptor::RunDescriptor;
 use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, SubjectKind};
 use control_plane_domain::metrics::RunMetrics;
@@ -132,6 +133,11 @@ impl Api {
         read(self.client.get(self.at(path)).send().await.unwrap()).await
     }
 
+    /// `DELETE`.
+    pub(crate) async fn delete(&self, path: &str) -> (u16, Value) {
+        read(self.client.delete(self.at(path)).send().await.unwrap()).await
+    }
+
     /// `POST` of a JSON body.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         read(self.client.post(self.at(path)).json(body).send().await.unwrap()).await
@@ -166,6 +172,8 @@ pub(crate) struct Journal {
     run: Run,
     session: Session,
     chain: ChainHash,
+    /// How much later than now its events are.
+    ahead: TimeDelta,
 }
 
 impl Journal {
@@ -179,6 +187,7 @@ impl Journal {
             run,
             session,
             chain: ChainHash::EMPTY,
+            ahead: TimeDelta::zero(),
         };
         let entries = vec![journal.entry(EventType::RunCreated, json!({ "status": "queued" }))];
         let new = NewRun {
@@ -213,19 +222,9 @@ impl Journal {
         self.append_events(events).await;
     }
 
-    /// Appends an event of about so many bytes.
-    pub(crate) async fn append_large(&mut self, bytes: usize) {
-        let data = json!({ "note": "x".repeat(bytes) });
-        self.append_events(vec![(EventType::MessageReceived, data)]).await;
-    }
-
     async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
         let expected_seq = self.run.last_seq;
         let entries = events.into_iter().map(|(kind, data)| self.entry(kind, data)).collect();
-        self.commit(expected_seq, entries).await;
-    }
-
-    async fn commit(&mut self, expected_seq: i64, entries: Vec<LogEntry>) {
         let batch = Append {
             lease: self.lease,
             expected_seq,
@@ -251,11 +250,13 @@ impl Journal {
 
     /// Appends events of about this many bytes, in one commit.
     pub(crate) async fn append_large(&mut self, count: usize, bytes: usize) {
-        let expected_seq = self.run.last_seq;
         let data = json!({ "note": "x".repeat(bytes) });
-        let entries =
-            (0..count).map(|_| self.entry(EventType::MessageReceived, data.clone())).collect();
-        self.commit(expected_seq, entries).await;
+        self.append_events(vec![(EventType::MessageReceived, data); count]).await;
+    }
+
+    /// What is appended from here on happened so much later.
+    pub(crate) fn let_pass(&mut self, time: TimeDelta) {
+        self.ahead += time;
     }
 
     /// Ends the run as completed.
@@ -266,7 +267,7 @@ impl Journal {
     }
 
     fn entry(&mut self, event_type: EventType, data: Value) -> LogEntry {
-        let now = SystemClock.now();
+        let now = SystemClock.now() + self.ahead;
         self.run.last_seq += 1;
         let Value::Object(data) = data else { panic!("not an object") };
         let draft = EventDraft {

@@ -85,7 +85,7 @@ async fn clients_that_do_not_read_hold_up_nobody_and_lose_nothing() {
 
     // More than any socket takes; each event is seen before the next one is written.
     for _ in 0..EVENTS {
-        journal.append_large(48 * 1024).await;
+        journal.append_large(1, 48 * 1024).await;
         let frames = healthy.collect_until("canonical_event", DEADLINE).await;
         assert_eq!(event_ids(&frames), [journal.last_seq()]);
     }

@@ -120,7 +120,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn log() -> impl Strategy<Value = Log> {
+/// Logs of sessions of every mode.
+pub(super) fn log() -> impl Strategy<Value = Log> {
     let modes = prop::sample::select(vec![
         DECISION,
         PROPOSAL,

@@ -1,13 +1,17 @@
 //! Makes logs.
 
+use bytes::Bytes;
 use control_plane_domain::control::{self, StreamStatus};
-use control_plane_domain::event::{EventDraft, Source, Subject, SubjectKind};
+use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, SubjectKind};
+use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::normalize::Normalizer;
 use control_plane_domain::run::RunMode;
 use control_plane_domain::{
-    CanonicalEvent, Envelope, EventType, Run, RunId, RunState, Session, SessionId, SessionState,
-    Timestamp, payload, time,
+    CanonicalEvent, Envelope, EventType, Run, RunId, RunState, Seq, Session, SessionId,
+    SessionState, Timestamp, payload, time,
 };
+use control_plane_storage::Store;
+use control_plane_storage::model::{LogEntry, NewRun};
 use serde_json::{Map, Value, json};
 
 use crate::Projection;
@@ -189,6 +193,42 @@ impl Log {
             state.apply(event);
         }
         state
+    }
+
+    /// The state after event `seq`.
+    pub(crate) fn state_at(&self, seq: Seq) -> Projection {
+        let mut state = Projection::empty(self.run.id);
+        self.events.iter().filter(|event| event.seq <= seq).for_each(|event| state.apply(event));
+        state
+    }
+
+    /// Puts the log into a store, as that of a run that is over.
+    pub(crate) async fn record(&self, store: &Store) {
+        let mut hash = ChainHash::EMPTY;
+        let entries: Vec<LogEntry> = self
+            .events
+            .iter()
+            .map(|event| {
+                let text = event.encode();
+                hash = hash.then(&text);
+                LogEntry {
+                    run_id: event.run_id,
+                    seq: event.seq,
+                    position: 0,
+                    ts: event.ts,
+                    received_at: event.received_at,
+                    event_type: event.event_type,
+                    subject: None,
+                    hash,
+                    body: Bytes::from(text),
+                }
+            })
+            .collect();
+        let mut run = self.run.clone();
+        run.last_seq = self.events.last().unwrap().seq;
+        run.state = RunState::Completed;
+        let (metrics, session) = (RunMetrics::empty(run.id), self.session.clone());
+        store.run_create(NewRun { run, session, entries, metrics }).await.unwrap();
     }
 
     /// The state as a client reads it.

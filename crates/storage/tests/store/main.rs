@@ -44,5 +44,6 @@ mod only_sqlite;
 mod ownership;
 mod poison;
 mod server;
+mod snapshots;
 mod support;
 mod tickets;

@@ -17,12 +17,13 @@ mod fanout;
 mod idle;
 mod ingest;
 mod latency;
+mod replay;
 mod streams;
 mod swarm;
 
 use fanout::Load;
 
-const SCENARIOS: [&str; 8] = [
+const SCENARIOS: [&str; 9] = [
     "ingest",
     "latency",
     "rapid",
@@ -31,6 +32,7 @@ const SCENARIOS: [&str; 8] = [
     "backlog",
     "idle_memory",
     "idle_streams",
+    "replay_state",
 ];
 
 /// How long a measurement may take.
@@ -72,6 +74,11 @@ async fn main() -> Result<()> {
         }
         if is_wanted("backlog") {
             report("backlog", streams::backlog(kind, size).await?, "frames/s", kind);
+        }
+        if is_wanted("replay_state") {
+            let (median, slowest) = replay::measure(kind, size).await?;
+            report("replay_state_p50", median, "ms", kind);
+            report("replay_state_max", slowest, "ms", kind);
         }
         if is_wanted("idle_memory") {
             report("idle_memory", idle::measure(kind).await?, "MiB", kind);

@@ -1,0 +1,40 @@
+//! How long the state at a moment of a long run takes to get.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use control_plane_testkit::database::{Kind, TestDb};
+use control_plane_testkit::runtime::RuntimeProcess;
+
+use crate::streams::long_run;
+use crate::{Size, serve};
+
+/// How many moments are asked for, spread evenly.
+const MOMENTS: i64 = 400;
+
+/// Milliseconds: the median, and the slowest of all.
+pub(crate) async fn measure(kind: Kind, size: Size) -> Result<(f64, f64)> {
+    let events: i64 = match size {
+        Size::Full => 100_000,
+        Size::Quick => 2_000,
+    };
+    let runtime = RuntimeProcess::in_memory().await;
+    let database = TestDb::new(kind);
+    let server = serve(&runtime, &database).await;
+    // Each envelope is two events.
+    let id = long_run(&runtime, &server, usize::try_from(events / 2)?).await?;
+
+    let mut taken = Vec::new();
+    for moment in 1..=MOMENTS {
+        let seq = (events * moment / MOMENTS).max(1) - 1;
+        let start = Instant::now();
+        let (status, state) = server.get(&format!("/runs/{id}/replay/state?seq={seq}")).await;
+        taken.push(start.elapsed().as_secs_f64() * 1000.0);
+        ensure!(status == 200, "replay/state answered {status}: {state}");
+        ensure!(state["timeline"]["latestSeq"] == seq, "the state at {seq} is another one");
+    }
+    taken.sort_by(f64::total_cmp);
+    let median = taken.get(taken.len() / 2).copied().unwrap_or_default();
+    let slowest = taken.last().copied().unwrap_or_default();
+    Ok((median, slowest))
+}
