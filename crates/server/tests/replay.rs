@@ -1,10 +1,5 @@
 //! Recorded runs, replayed by the server as its users see it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
-)]
-
 mod support;
 
 use std::collections::BTreeMap;
