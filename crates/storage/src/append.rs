@@ -67,6 +67,8 @@ impl Store {
                 }
             }
         }
+        // Also when an outcome is unknown: it may be in the log.
+        self.feed_news();
         outcomes.sort_by_key(|(place, _)| *place);
         outcomes.into_iter().map(|(_, outcome)| outcome).collect()
     }

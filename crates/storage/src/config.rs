@@ -85,6 +85,8 @@ pub struct Config {
     pub synchronous: Synchronous,
     /// How much of the log of each run that is followed is kept in memory.
     pub tail: TailLimits,
+    /// The same for the feed over all runs, once for all who follow it.
+    pub feed: TailLimits,
 }
 
 /// How much of a log is kept in memory for those who follow it. At least one event is.
@@ -112,6 +114,7 @@ impl Config {
             pool_timeout: Duration::from_secs(5),
             synchronous: Synchronous::Full,
             tail: TailLimits::default(),
+            feed: TailLimits { events: 4096, bytes: 4 * 1024 * 1024 },
         }
     }
 }

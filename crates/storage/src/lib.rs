@@ -2,7 +2,7 @@
 //!
 //! Usable without the rest of the system: open a [`Store`], page through a run's events
 //! ([`Store::list_canonical_range`]) and envelopes ([`Store::list_raw_by_run`]), or follow its log
-//! ([`Store::follow`]).
+//! ([`Store::follow`]) or that of all runs ([`Store::follow_feed`]).
 //!
 //! **Invariant:** this is the only crate that names diesel. A query is written once (`queries/`)
 //! and compiled against each database; what truly differs is in the databases' own modules.
@@ -37,6 +37,7 @@ mod append;
 mod config;
 mod deletion;
 mod error;
+mod feed;
 mod like;
 pub mod model;
 mod ownership;
@@ -50,6 +51,7 @@ mod types;
 
 pub use config::{Access, Config, DatabaseUrl, Synchronous, TailLimits};
 pub use error::{Entity, Error, Result};
+pub use feed::{FeedBounds, FeedFilter, FeedFollower, FeedPage};
 pub use model::Head;
 pub use store::Store;
 pub use tail::{Follower, KeptEntry, TailEntry};

@@ -1,4 +1,4 @@
-//! Patterns for `LIKE … ESCAPE '\'`.
+//! Patterns for `LIKE … ESCAPE '\'`, and what they match.
 
 /// Matches texts that have `part` anywhere in them, taken literally.
 pub(crate) fn anywhere(part: &str) -> String {
@@ -12,6 +12,14 @@ pub(crate) fn anywhere(part: &str) -> String {
     }
     pattern.push('%');
     pattern
+}
+
+/// Whether `text` matches [`anywhere`] of `part` where only ASCII letters have a case: as SQLite
+/// compares, and PostgreSQL under the collation "C".
+pub(crate) fn contains(text: &str, part: &str) -> bool {
+    let (text, part) = (text.as_bytes(), part.as_bytes());
+    // A character never begins within another, so bytes are as good.
+    part.is_empty() || text.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
 #[cfg(test)]

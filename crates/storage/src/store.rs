@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::config::{Config, DatabaseUrl};
 use crate::error::{Error, Result};
+use crate::feed::Feed;
 use crate::model::{
     Artifact, Created, EventFilter, Head, LogEntry, NewRun, Page, ProjectionRow, RawEnvelope,
     RunFilter,
@@ -28,6 +29,7 @@ pub struct Store(pub(crate) Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) backend: Backend,
     pub(crate) hub: Hub,
+    pub(crate) feed: Feed,
     /// The number under which this process is alive, and owns runs.
     pub(crate) instance: i64,
     home: Home,
@@ -75,7 +77,8 @@ impl Store {
             DatabaseUrl::Sqlite(path) => Backend::Sqlite(Box::new(Sqlite::new(path, config)?)),
         };
         let instance = i64::from_be_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
-        Ok(Self(Arc::new(Inner { backend, hub: Hub::new(config.tail), instance, home })))
+        let (hub, feed) = (Hub::new(config.tail), Feed::new(config.feed));
+        Ok(Self(Arc::new(Inner { backend, hub, feed, instance, home })))
     }
 
     /// `postgres` or `sqlite`.
@@ -330,6 +333,7 @@ impl Store {
             }
             let (created, entries) = change!(store, create::create(new, owner))?;
             store.0.hub.publish(run_id, entries.into_iter());
+            store.feed_news();
             Ok(created)
         })
         .await
@@ -344,6 +348,11 @@ impl Store {
     {
         let store = self.clone();
         self.0.home.spawn(work(store)).await.map_err(|_ended| Error::Task)?
+    }
+
+    /// Starts work that nobody waits for.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.home.spawn(work);
     }
 
     pub(crate) fn sqlite(&self) -> Result<&Sqlite> {

@@ -21,6 +21,7 @@ use crate::model::{Head, LogEntry};
 use crate::store::Store;
 use ring::{Answer, Ring};
 
+pub(crate) use ring::weight;
 pub use ring::{KeptEntry, TailEntry};
 
 /// Most events that are read from the database at once.

@@ -5,6 +5,8 @@ use std::thread;
 
 use anyhow::Result;
 use control_plane_storage::{Config, DatabaseUrl, Store};
+use diesel::SqliteConnection;
+use diesel::connection::{Connection as _, SimpleConnection as _};
 use tempfile::TempDir;
 use url::Url;
 
@@ -90,6 +92,30 @@ impl TestDb {
             .unwrap_or_else(|error| panic!("no temporary folder: {error}"));
         let url = format!("sqlite://{}", folder.path().join("test.db").display());
         Self { url, kind: Kind::Sqlite, home: Some(Home::Sqlite(folder)) }
+    }
+
+    /// Runs a statement on a connection of its own, beside every store: what a test does to the
+    /// data that no store would do.
+    ///
+    /// # Panics
+    /// When the database refuses it.
+    pub async fn execute(&self, statement: &str) {
+        let done = match self.kind {
+            Kind::Postgres => self.execute_postgres(statement).await,
+            Kind::Sqlite => self.execute_sqlite(statement),
+        };
+        done.unwrap_or_else(|error| panic!("{statement}: {error:#}"));
+    }
+
+    async fn execute_postgres(&self, statement: &str) -> Result<()> {
+        postgres::execute(&Url::parse(&self.url)?, statement).await
+    }
+
+    fn execute_sqlite(&self, statement: &str) -> Result<()> {
+        let path = self.url.trim_start_matches("sqlite://");
+        let mut connection = SqliteConnection::establish(path)?;
+        connection.batch_execute("PRAGMA busy_timeout = 5000")?;
+        Ok(connection.batch_execute(statement)?)
     }
 
     fn of_postgres(server: Url, url: Url) -> Self {

@@ -38,14 +38,15 @@ pub(super) fn tag_contains<'a>(part: &str) -> Condition<'a> {
 }
 
 /// The event's run belongs to a scenario: its source is exactly `scenario`, or its scenario has it
-/// in its name.
+/// in its name, whatever the case of ASCII letters. `FeedFilter` says the same of events in memory,
+/// so no locale may have a word in it.
 pub(super) fn of_scenario<'a>(
     scenario: &str,
 ) -> Box<dyn BoxableExpression<run_events_canonical::table, Db, SqlType = Bool> + 'a> {
     Box::new(
         sql::<Bool>("run_events_canonical.run_id IN (SELECT id FROM runs WHERE runs.source_ref = ")
             .bind::<Text, _>(scenario.to_owned())
-            .sql(" OR COALESCE(runs.scenario_ref, '') ILIKE ")
+            .sql(" OR COALESCE(runs.scenario_ref, '') COLLATE \"C\" ILIKE ")
             .bind::<Text, _>(like::anywhere(scenario))
             .sql(" ESCAPE '\\')"),
     )

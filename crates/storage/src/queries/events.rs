@@ -104,7 +104,8 @@ pub(crate) async fn list(conn: &mut Connection, filter: &EventFilter) -> Result<
     Ok(Page { items, total, more })
 }
 
-fn filtered(filter: &EventFilter) -> events::BoxedQuery<'_, Db> {
+/// Events of a filter, in no order and from no place on.
+pub(super) fn filtered(filter: &EventFilter) -> events::BoxedQuery<'_, Db> {
     let mut query = events::table.into_boxed::<Db>();
     if let Some(id) = filter.run_id {
         query = query.filter(events::run_id.eq(DbUuid(id.0)));

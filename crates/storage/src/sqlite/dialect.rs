@@ -38,7 +38,7 @@ pub(super) fn tag_contains<'a>(part: &str) -> Condition<'a> {
 }
 
 /// The event's run belongs to a scenario: its source is exactly `scenario`, or its scenario has it
-/// in its name.
+/// in its name, whatever the case of ASCII letters. `FeedFilter` says the same of events in memory.
 pub(super) fn of_scenario<'a>(
     scenario: &str,
 ) -> Box<dyn BoxableExpression<run_events_canonical::table, Db, SqlType = Bool> + 'a> {

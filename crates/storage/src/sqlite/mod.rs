@@ -13,6 +13,8 @@ pub(crate) mod deletion;
 pub(crate) mod derived;
 #[path = "../queries/events.rs"]
 pub(crate) mod events;
+#[path = "../queries/feed.rs"]
+pub(crate) mod feed;
 #[path = "../queries/ownership.rs"]
 pub(crate) mod ownership;
 #[path = "../queries/raw.rs"]

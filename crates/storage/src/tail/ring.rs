@@ -46,7 +46,7 @@ pub struct KeptEntry {
 }
 
 impl KeptEntry {
-    fn new(entry: LogEntry) -> Self {
+    pub(crate) fn new(entry: LogEntry) -> Self {
         Self { entry, encoded: OnceLock::new() }
     }
 
@@ -257,7 +257,8 @@ impl Ring {
     }
 }
 
-fn weight(entry: &LogEntry) -> usize {
+/// What an event takes when it is kept.
+pub(crate) fn weight(entry: &LogEntry) -> usize {
     // The body, and once more in the form that is sent.
     2 * entry.body.len() + OVERHEAD
 }

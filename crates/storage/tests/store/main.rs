@@ -36,6 +36,8 @@ mod create;
 mod delete;
 mod falling;
 mod feed;
+mod feed_follow;
+mod feed_property;
 mod follow;
 mod inbox;
 mod interleavings;
