@@ -107,7 +107,7 @@ pub(crate) async fn feed(context: Context, request: HttpRequest) -> Result<HttpR
 
 /// How a row is written.
 #[derive(Clone, Copy)]
-enum Row {
+pub(crate) enum Row {
     Plain,
     /// With `position` as its first key.
     WithPosition,
@@ -145,16 +145,21 @@ fn put_array(out: &mut BytesMut, entries: &[LogEntry], row: Row) {
         if index > 0 {
             out.put_u8(b',');
         }
-        // A stored text is an object with keys: it goes on after its opening brace.
-        match (row, entry.body.strip_prefix(b"{")) {
-            (Row::WithPosition, Some(rest)) => {
-                put(out, format_args!("{{\"position\":{},", entry.position));
-                out.put_slice(rest);
-            }
-            (Row::WithPosition, None) | (Row::Plain, _) => out.put_slice(&entry.body),
-        }
+        put_row(out, entry, row);
     }
     out.put_u8(b']');
+}
+
+/// Writes one event, for whoever sends events as JSON.
+pub(crate) fn put_row(out: &mut BytesMut, entry: &LogEntry, row: Row) {
+    // A stored text is an object with keys: it goes on after its opening brace.
+    match (row, entry.body.strip_prefix(b"{")) {
+        (Row::WithPosition, Some(rest)) => {
+            put(out, format_args!("{{\"position\":{},", entry.position));
+            out.put_slice(rest);
+        }
+        (Row::WithPosition, None) | (Row::Plain, _) => out.put_slice(&entry.body),
+    }
 }
 
 fn put(out: &mut BytesMut, text: std::fmt::Arguments<'_>) {

@@ -41,6 +41,7 @@ use crate::{
         removed::signal,
         removed::context,
         events::feed,
+        stream::feed::stream,
         tickets::create,
         runtime::manifest,
         runtime::modes,

@@ -76,6 +76,7 @@ pub(crate) const ROUTES: &[Entry] = &[
     post("/runs/{id}/context", || web::post().to(removed::context)),
     post_by("/stream-tickets", Access::AnyKey, || web::post().to(tickets::create)),
     get("/events", Access::Key, || web::get().to(events::feed)),
+    get("/events/stream", Access::Key, || web::get().to(stream::feed::stream)),
     get("/runtime/manifest", Access::Key, || web::get().to(runtime::manifest)),
     get("/runtime/modes", Access::Key, || web::get().to(runtime::modes)),
     get("/runtime/roots", Access::Key, || web::get().to(runtime::roots)),

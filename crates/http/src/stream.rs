@@ -1,10 +1,12 @@
-//! `GET /runs/{id}/stream`: a run's events as they happen, after all that happened before.
+//! `GET /runs/{id}/stream`: a run's events as they happen, after all that happened before; and in
+//! `feed` those of all runs.
 //!
 //! **Invariant:** a client that sends back the last id it saw gets every later event once, in
 //! order. A connection is a cursor with one chunk in flight: it reads what it needs next from the
 //! shared log and holds no queue of its own.
 
 mod chunk;
+pub(crate) mod feed;
 mod frame;
 mod limits;
 mod machine;

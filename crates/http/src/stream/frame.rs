@@ -9,11 +9,12 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::{Clock, RunState, Seq, time};
-use control_plane_storage::KeptEntry;
 use control_plane_storage::model::LogEntry;
+use control_plane_storage::{KeptEntry, TailEntry};
 use serde_json::{Value, json};
 
 use super::request::Reset;
+use crate::events::{Row, put_row};
 
 /// A frame that is to be sent.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub(super) enum Frame {
     Event(Arc<LogEntry>),
     /// An event that the run's other connections send as well: it is encoded once.
     Shared(Arc<KeptEntry>),
+    /// An event of all runs: its id is its position.
+    FeedEvent(TailEntry),
     /// A frame that [`snapshot`] made, shared by everybody who is at the same place.
     Snapshot(Bytes),
     Heartbeat {
@@ -66,6 +69,8 @@ impl Frame {
             Self::Retry { retry_ms } => put(out, format_args!("retry: {retry_ms}\n\n")),
             Self::Event(entry) => put_event(out, entry),
             Self::Shared(entry) => out.put_slice(entry.encoded(event)),
+            Self::FeedEvent(TailEntry::Read(entry)) => put_feed_event(out, entry),
+            Self::FeedEvent(TailEntry::Kept(entry)) => out.put_slice(entry.encoded(feed_event)),
             Self::Snapshot(frame) => out.put_slice(frame),
             Self::Heartbeat { id, latest } => {
                 let ts = time::format(clock.now());
@@ -74,8 +79,8 @@ impl Frame {
             Self::CaughtUp(seq) => {
                 put_frame(out, "caught_up", Some(*seq), &json!({ "seq": seq }));
             }
-            Self::Reset(Reset { reason, requested }) => {
-                let data = json!({ "reason": reason, "requested": requested, "from": 0 });
+            Self::Reset(Reset { reason, requested, from }) => {
+                let data = json!({ "reason": reason, "requested": requested, "from": from });
                 put_frame(out, "reset", None, &data);
             }
             Self::Lagged { from, latest } => {
@@ -104,10 +109,12 @@ impl Frame {
     pub(super) fn shared(&self) -> Option<Bytes> {
         match self {
             Self::Shared(entry) => Some(entry.encoded(event).clone()),
+            Self::FeedEvent(TailEntry::Kept(entry)) => Some(entry.encoded(feed_event).clone()),
             Self::Snapshot(frame) => Some(frame.clone()),
             Self::Opening { .. }
             | Self::Retry { .. }
             | Self::Event(_)
+            | Self::FeedEvent(TailEntry::Read(_))
             | Self::Heartbeat { .. }
             | Self::CaughtUp(_)
             | Self::Reset(_)
@@ -120,7 +127,7 @@ impl Frame {
 
     /// Whether it is an event of the log.
     pub(super) fn is_event(&self) -> bool {
-        matches!(self, Self::Event(_) | Self::Shared(_))
+        matches!(self, Self::Event(_) | Self::Shared(_) | Self::FeedEvent(_))
     }
 }
 
@@ -135,6 +142,20 @@ fn put_event(out: &mut BytesMut, entry: &LogEntry) {
     out.reserve(entry.body.len() + 64);
     put(out, format_args!("event: canonical_event\nid: {}\ndata: ", entry.seq));
     out.put_slice(&entry.body);
+    out.put_slice(b"\n\n");
+}
+
+/// The frame of an event of all runs.
+fn feed_event(entry: &LogEntry) -> Bytes {
+    let mut out = BytesMut::new();
+    put_feed_event(&mut out, entry);
+    out.freeze()
+}
+
+fn put_feed_event(out: &mut BytesMut, entry: &LogEntry) {
+    out.reserve(entry.body.len() + 96);
+    put(out, format_args!("event: canonical_event\nid: {}\ndata: ", entry.position));
+    put_row(out, entry, Row::WithPosition);
     out.put_slice(b"\n\n");
 }
 
@@ -204,6 +225,10 @@ mod tests {
                 Frame::Event(Arc::new(event(r#"{"seq":7}"#))),
                 "event: canonical_event\nid: 7\ndata: {\"seq\":7}\n\n",
             ),
+            (
+                Frame::FeedEvent(TailEntry::Read(Arc::new(event(r#"{"seq":7}"#)))),
+                "event: canonical_event\nid: 1\ndata: {\"position\":1,\"seq\":7}\n\n",
+            ),
             (Frame::Snapshot(snapshot("{}")), "event: snapshot\ndata: {}\n\n"),
             (
                 Frame::Heartbeat { id: Some(4), latest: 4 },
@@ -215,8 +240,8 @@ mod tests {
             ),
             (Frame::CaughtUp(0), "event: caught_up\nid: 0\ndata: {\"seq\":0}\n\n"),
             (
-                Frame::Reset(Reset { reason: "beyond_end", requested: Some(9) }),
-                "event: reset\ndata: {\"from\":0,\"reason\":\"beyond_end\",\"requested\":9}\n\n",
+                Frame::Reset(Reset { reason: "beyond_end", requested: Some(9), from: 4 }),
+                "event: reset\ndata: {\"from\":4,\"reason\":\"beyond_end\",\"requested\":9}\n\n",
             ),
             (
                 Frame::Lagged { from: 3, latest: 5 },

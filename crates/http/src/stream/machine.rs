@@ -6,7 +6,7 @@
 //! the snapshot has folded; `end` comes when the store says that the run is over and the cursor is
 //! its last event.
 
-mod pace;
+pub(super) mod pace;
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -284,7 +284,7 @@ impl Machine {
     }
 }
 
-fn database_fault() -> Frame {
+pub(super) fn database_fault() -> Frame {
     Frame::Error {
         code: "SERVICE_UNAVAILABLE",
         message: "the database does not answer; the stream goes on when it does",

@@ -56,6 +56,8 @@ pub(super) struct Opening {
 pub(super) struct Reset {
     pub(super) reason: &'static str,
     pub(super) requested: Option<Seq>,
+    /// The cursor from which everything follows.
+    pub(super) from: Seq,
 }
 
 impl Ask {
@@ -66,28 +68,36 @@ impl Ask {
         default_heartbeat: Duration,
     ) -> Result<Self, ApiError> {
         let mut query = Query::new(raw);
-        let from_header =
-            last_event_id.and_then(|text| non_negative(&mut query, "Last-Event-ID", text));
+        let ask = Self::read(&mut query, last_event_id, default_heartbeat);
+        query.finish()?;
+        Ok(ask)
+    }
+
+    /// Reads what all streams take; what is wrong is noted in the query.
+    pub(super) fn read(
+        query: &mut Query,
+        last_event_id: Option<&str>,
+        default_heartbeat: Duration,
+    ) -> Self {
+        let from_header = last_event_id.and_then(|text| non_negative(query, "Last-Event-ID", text));
         let from_polyfill = query
             .one("lastEventId")
             .filter(|text| !text.is_empty())
-            .and_then(|text| non_negative(&mut query, "lastEventId", &text));
+            .and_then(|text| non_negative(query, "lastEventId", &text));
         let from_query =
-            query.one("afterSeq").and_then(|text| non_negative(&mut query, "afterSeq", &text));
+            query.one("afterSeq").and_then(|text| non_negative(query, "afterSeq", &text));
         let heartbeat = query
             .integer("heartbeatMs", MIN_HEARTBEAT_MS..=MAX_HEARTBEAT_MS)
             .and_then(|ms| u64::try_from(ms).ok())
             .map_or(default_heartbeat, Duration::from_millis);
-        let ask = Self {
+        Self {
             cursor: from_header.or(from_polyfill).or(from_query),
             log_id: query.text("logId"),
             include_snapshot: query.flag("includeSnapshot").unwrap_or(true),
             heartbeat,
             types: query.event_types("types"),
             close_on_end: query.flag("closeOnEnd").unwrap_or(last_event_id.is_some()),
-        };
-        query.finish()?;
-        Ok(ask)
+        }
     }
 }
 
@@ -111,7 +121,7 @@ pub(super) fn decide(ask: &Ask, log: &Log<'_>) -> Plan {
     } else {
         None
     };
-    let reset = reason.map(|reason| Reset { reason, requested: ask.cursor });
+    let reset = reason.map(|reason| Reset { reason, requested: ask.cursor, from: 0 });
     if reset.is_none() && over && ask.close_on_end && ask.cursor == Some(last_seq) {
         return Plan::NoContent;
     }

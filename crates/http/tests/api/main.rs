@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 mod delete;
+mod feed;
 mod leaving;
 mod limits;
 mod raw;

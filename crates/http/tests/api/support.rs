@@ -42,7 +42,7 @@ pub(crate) struct Api {
     stop: CancellationToken,
     tasks: TaskTracker,
     http: actix_web::dev::ServerHandle,
-    _database: Arc<TestDb>,
+    pub(crate) database: Arc<TestDb>,
 }
 
 /// What a server is made of.
@@ -112,7 +112,7 @@ impl Api {
         let http = server.handle();
         tokio::spawn(server);
         let client = reqwest::Client::new();
-        Self { url, store, client, streams, stop, tasks, http, _database: database }
+        Self { url, store, client, streams, stop, tasks, http, database }
     }
 
     /// Stops in the order of the binary.
@@ -179,8 +179,14 @@ pub(crate) struct Journal {
 impl Journal {
     /// Records a running run with an empty log but for `run.created`.
     pub(crate) async fn create(store: &Store) -> Self {
+        Self::create_of(store, "").await
+    }
+
+    /// The same for a run of this scenario.
+    pub(crate) async fn create_of(store: &Store, scenario: &str) -> Self {
         let body = RunDescriptor::parse(&descriptor()).unwrap();
-        let (run, session) = records(&body);
+        let (mut run, session) = records(&body);
+        run.metadata.insert("scenarioRef".to_owned(), json!(scenario));
         let mut journal = Self {
             store: store.clone(),
             lease: Lease { run_id: run.id, epoch: 0 },

@@ -27,7 +27,9 @@ async fn with_clock(database: TestDb) -> (Api, Arc<ManualClock>) {
         Settings { ticket_renewal: RENEWAL, max_streams_per_key: 1, ..Settings::default() };
     let database = Arc::new(database);
     let keys = "ui:read:alpha,probe:read:beta".to_owned();
-    let api = Api::set(Setup { database, keys, settings, clock: clock.clone(), ..Setup::default() }).await;
+    let api =
+        Api::set(Setup { database, keys, settings, clock: clock.clone(), ..Setup::default() })
+            .await;
     (api, clock)
 }
 

@@ -49,8 +49,7 @@ impl Ring {
             self.end = event.entry.position;
             self.bytes += event.bytes();
             self.events.push_back(event);
-            while self.events.len() > self.keep || (self.bytes > MAX_BYTES && self.events.len() > 1)
-            {
+            while self.events.len() > 1 && self.is_too_large() {
                 if let Some(oldest) = self.events.pop_front() {
                     self.bytes -= oldest.bytes();
                     self.start = oldest.entry.position;

@@ -299,7 +299,11 @@ impl World {
                 self.last_id = Some(*seq);
             }
             Frame::Opening { .. } | Frame::Error { retryable: true, .. } => {}
-            Frame::Shared(_) | Frame::Retry { .. } | Frame::Reset(_) | Frame::Error { .. } => {
+            Frame::Shared(_)
+            | Frame::FeedEvent(_)
+            | Frame::Retry { .. }
+            | Frame::Reset(_)
+            | Frame::Error { .. } => {
                 panic!("{frame:?}")
             }
         }

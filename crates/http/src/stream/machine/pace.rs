@@ -11,24 +11,24 @@ pub(super) const SNAPSHOT_EVERY: Duration = Duration::from_millis(260);
 const SLACK: Duration = Duration::from_millis(40);
 
 /// Waits that double from failure to failure.
-pub(super) struct Backoff {
+pub(in crate::stream) struct Backoff {
     next: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new() -> Self {
+    pub(in crate::stream) fn new() -> Self {
         Self { next: FIRST_RETRY }
     }
 
     /// How long to wait after one more failure.
-    pub(super) fn wait(&mut self) -> Duration {
+    pub(in crate::stream) fn wait(&mut self) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(LAST_RETRY);
         wait
     }
 
     /// It went well.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::stream) fn reset(&mut self) {
         *self = Self::new();
     }
 }

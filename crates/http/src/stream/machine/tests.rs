@@ -134,6 +134,7 @@ pub(super) fn describe(frame: &Frame) -> String {
         Frame::Reset(reset) => format!("reset {}", reset.reason),
         Frame::Gap { from, to } => format!("gap {from}-{to}"),
         Frame::End { state, seq, .. } => format!("end {state} {seq}"),
+        Frame::FeedEvent(entry) => format!("{} of all", entry.position),
         Frame::Error { code, retryable, .. } => format!("error {code} {retryable}"),
     }
 }
@@ -186,7 +187,11 @@ fn a_reset_is_the_first_thing_said() {
         after: 0,
         latest: 1,
         over: false,
-        reset: Some(super::super::request::Reset { reason: "beyond_end", requested: Some(9) }),
+        reset: Some(super::super::request::Reset {
+            reason: "beyond_end",
+            requested: Some(9),
+            from: 0,
+        }),
     };
     let mut script = Script::new(ask(), &[MESSAGE], RunState::Running);
     script.machine = Machine::new(ask(), opening, 1000, script.now);

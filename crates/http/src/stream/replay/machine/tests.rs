@@ -229,7 +229,11 @@ fn a_replay_of_nothing_ends_with_the_hash_of_its_end() {
 fn the_replay_starts_again_after_a_reset() {
     let now = Instant::now();
     let ask = Ask::parse("", None, HEARTBEAT).unwrap();
-    let reset = Some(super::super::super::request::Reset { reason: "beyond_end", requested: None });
+    let reset = Some(super::super::super::request::Reset {
+        reason: "beyond_end",
+        requested: None,
+        from: 0,
+    });
     let opening = Opening { after: 0, last: 1, latest: 1, reset };
     let pace = Pace { speed: None, max_delay: MAX_DELAY };
     let mut machine = Machine::new(ask, pace, opening, 1, now);
