@@ -74,7 +74,7 @@ pub(crate) async fn stream(
         next: None,
         event_bytes: TYPICAL_EVENT,
     };
-    Ok(respond(&context, "feed", after, bounds.last, stream))
+    respond(&context, &request, "feed", after, bounds.last, stream)
 }
 
 /// The events of all runs, as one connection sees them.

@@ -1,6 +1,10 @@
 //! The API through a real server on a real SQLite database; only the runtime is a stand-in.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test's helpers fail as the test does"
+)]
 
 mod delete;
 mod feed;
