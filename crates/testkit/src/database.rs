@@ -94,30 +94,6 @@ impl TestDb {
         Self { url, kind: Kind::Sqlite, home: Some(Home::Sqlite(folder)) }
     }
 
-    /// Runs a statement on a connection of its own, beside every store: what a test does to the
-    /// data that no store would do.
-    ///
-    /// # Panics
-    /// When the database refuses it.
-    pub async fn execute(&self, statement: &str) {
-        let done = match self.kind {
-            Kind::Postgres => self.execute_postgres(statement).await,
-            Kind::Sqlite => self.execute_sqlite(statement),
-        };
-        done.unwrap_or_else(|error| panic!("{statement}: {error:#}"));
-    }
-
-    async fn execute_postgres(&self, statement: &str) -> Result<()> {
-        postgres::execute(&Url::parse(&self.url)?, statement).await
-    }
-
-    fn execute_sqlite(&self, statement: &str) -> Result<()> {
-        let path = self.url.trim_start_matches("sqlite://");
-        let mut connection = SqliteConnection::establish(path)?;
-        connection.batch_execute("PRAGMA busy_timeout = 5000")?;
-        Ok(connection.batch_execute(statement)?)
-    }
-
     fn of_postgres(server: Url, url: Url) -> Self {
         let home = Some(Home::Postgres { server, url: url.clone() });
         Self { url: url.into(), kind: Kind::Postgres, home }
@@ -142,16 +118,23 @@ impl TestDb {
         Config::new(url.unwrap_or_else(|error| panic!("{}: {error}", self.url)))
     }
 
-    /// Does something to a PostgreSQL database behind the stores' backs.
+    /// Does something to a database behind the stores' backs.
     ///
     /// # Panics
-    /// When it fails, or when it is not PostgreSQL.
+    /// When it fails.
     pub async fn tamper(&self, statement: &str) {
-        let Some(Home::Postgres { url, .. }) = &self.home else {
-            panic!("{} is not PostgreSQL", self.url)
+        let done = match &self.home {
+            Some(Home::Postgres { url, .. }) => postgres::execute(url, statement).await,
+            Some(Home::Sqlite(_)) | None => self.tamper_sqlite(statement),
         };
-        let done = postgres::execute(url, statement).await;
-        done.unwrap_or_else(|error| panic!("{error:#}"));
+        done.unwrap_or_else(|error| panic!("{statement}: {error:#}"));
+    }
+
+    fn tamper_sqlite(&self, statement: &str) -> Result<()> {
+        let path = self.url.trim_start_matches("sqlite://");
+        let mut connection = SqliteConnection::establish(path)?;
+        connection.batch_execute("PRAGMA busy_timeout = 5000")?;
+        Ok(connection.batch_execute(statement)?)
     }
 
     /// A store on it.

@@ -106,7 +106,6 @@ async fn rename(client: &Client, from: &str, to: &str) -> Result<()> {
     }
 }
 
-/// Runs a statement on a connection of its own.
 pub(crate) async fn execute(server: &Url, statement: &str) -> Result<()> {
     let client = connect(server).await?;
     client.batch_execute(statement).await.with_context(|| format!("`{statement}` failed"))

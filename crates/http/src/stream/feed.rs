@@ -46,6 +46,7 @@ const TYPICAL_EVENT: usize = 1024;
         (status = 200, body = String, content_type = "text/event-stream"),
         (status = 400, body = ErrorBody),
         (status = 404, body = ErrorBody),
+        (status = 429, body = ErrorBody, description = "Too many streams are open"),
     )
 )]
 pub(crate) async fn stream(

@@ -195,7 +195,7 @@ async fn a_filtered_stream_bookmarks_its_place_by_heartbeat() {
 async fn a_cursor_that_the_log_cannot_serve_is_put_to_its_beginning() {
     let api = Api::start().await;
     let _runs = two_runs(&api).await;
-    api.database.execute("DELETE FROM run_events_canonical WHERE position <= 5").await;
+    api.database.tamper("DELETE FROM run_events_canonical WHERE position <= 5").await;
     for (query, reason, requested) in [
         ("?afterSeq=9", "beyond_end", json!(9)),
         ("?afterSeq=2", "expired", json!(2)),
@@ -246,14 +246,14 @@ async fn a_database_that_fails_is_told_and_the_stream_goes_on() {
     let (mut one, _other) = two_runs(&api).await;
     let mut stream = open(&api, "?afterSeq=0").await;
     stream.collect_until("caught_up", DEADLINE).await;
-    api.database.execute("ALTER TABLE run_events_canonical RENAME TO away").await;
+    api.database.tamper("ALTER TABLE run_events_canonical RENAME TO away").await;
 
     let frames = stream.collect_until("stream_error", DEADLINE).await;
 
     let fault = frames.last().unwrap();
     assert_eq!(fault.json()["errorCode"], "SERVICE_UNAVAILABLE");
     assert_eq!((&fault.json()["retryable"], &fault.id), (&json!(true), &None));
-    api.database.execute("ALTER TABLE away RENAME TO run_events_canonical").await;
+    api.database.tamper("ALTER TABLE away RENAME TO run_events_canonical").await;
     one.append(&[MESSAGE]).await;
     let frames = stream.collect_until("canonical_event", DEADLINE).await;
     assert_eq!(frames.last().unwrap().cursor(), Some(9));

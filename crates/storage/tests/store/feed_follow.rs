@@ -241,7 +241,7 @@ on_both_databases! {
         let mut live = store.follow_feed(22, FeedFilter::default());
         assert_eq!(rest(&mut live, 10).await, [0; 0]);
         let gone = "DELETE FROM run_events_canonical WHERE position > 2 AND position < 13";
-        database.execute(gone).await;
+        database.tamper(gone).await;
 
         let mut follower = store.follow_feed(0, FeedFilter::default());
         assert_eq!(rest(&mut follower, 3).await, [1, 2].into_iter().chain(13..=22).collect::<Vec<_>>());
@@ -259,7 +259,7 @@ on_both_databases! {
         let mut behind = store.follow_feed(0, FeedFilter::default());
         assert_eq!(behind.try_next(5).await.unwrap().cursor, 5);
         let mut filtered = store.follow_feed(0, of_types(&[EventType::RunFailed]));
-        database.execute("DELETE FROM run_events_canonical WHERE position <= 20").await;
+        database.tamper("DELETE FROM run_events_canonical WHERE position <= 20").await;
         let bounds = store.feed_bounds().await.unwrap();
         assert_eq!((bounds, bounds.start()), (FeedBounds { first: 21, last: 30 }, 20));
 
@@ -272,7 +272,7 @@ on_both_databases! {
         assert_eq!(rest(&mut filtered, 5).await, [0; 0]);
         let mut at_start = store.follow_feed(20, FeedFilter::default());
         assert_eq!(rest(&mut at_start, 5).await, (21..=30).collect::<Vec<_>>());
-        database.execute("DELETE FROM run_events_canonical").await;
+        database.tamper("DELETE FROM run_events_canonical").await;
         assert_eq!(store.feed_bounds().await.unwrap(), FeedBounds { first: 31, last: 30 });
         let page = store.follow_feed(7, FeedFilter::default()).try_next(5).await.unwrap();
         assert_eq!((page.expired, page.cursor), (Some(30), 30));
@@ -296,7 +296,7 @@ on_both_databases! {
         let mut followers: Vec<_> =
             (0..20).map(|_| store.follow_feed(0, FeedFilter::default())).collect();
         assert_eq!(rest(&mut followers[0], 10).await, [1]);
-        database.execute("ALTER TABLE run_events_canonical RENAME TO away").await;
+        database.tamper("ALTER TABLE run_events_canonical RENAME TO away").await;
         // Sooner or later: what was read a moment ago holds for a moment.
         let told = followers.iter_mut().map(|follower| async {
             loop {
@@ -308,7 +308,7 @@ on_both_databases! {
         });
         let faults = timeout(DEADLINE, join_all(told)).await.expect("somebody was not told");
         assert!(faults.iter().all(Error::is_transient), "{faults:?}");
-        database.execute("ALTER TABLE away RENAME TO run_events_canonical").await;
+        database.tamper("ALTER TABLE away RENAME TO run_events_canonical").await;
 
         write(&store, &mut writer, 3).await;
 
