@@ -90,7 +90,7 @@ fn room_for_streams(connections: usize) -> usize {
 /// What each worker may take: the open files that the system grants, less some for ourselves.
 fn connection_limit(workers: usize) -> usize {
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    (open_files(&limits).saturating_sub(OTHER_FILES) / workers.max(1)).clamp(256, 25_600)
+    (open_files(&limits).saturating_sub(OTHER_FILES) / workers.max(1)).clamp(16, 25_600)
 }
 
 /// The soft limit of open files.

@@ -87,7 +87,7 @@ fn respond(
     latest: i64,
     producer: impl Producer,
 ) -> Result<HttpResponse, ApiError> {
-    let open = Open::count(kind, admit(context, request)?);
+    let open = Open::count(kind, admit(context, request, kind)?);
     open.backlog(latest - from);
     Ok(HttpResponse::Ok()
         .insert_header((CONTENT_TYPE, "text/event-stream"))

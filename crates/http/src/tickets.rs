@@ -7,7 +7,7 @@
 mod renew;
 
 use actix_web::http::header::CACHE_CONTROL;
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use actix_web::{HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::TimeDelta;
@@ -68,13 +68,10 @@ pub(crate) struct TicketView {
 )]
 pub(crate) async fn create(
     context: web::Data<ApiContext>,
-    request: HttpRequest,
+    caller: web::ReqData<Caller>,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let id = parse(&body.0.unwrap_or(Value::Null)).map_err(ApiError::Validation)?;
-    let caller = request.extensions().get::<Caller>().cloned();
-    let caller =
-        caller.ok_or_else(|| ApiError::Internal("a ticket was asked for by nobody".to_owned()))?;
     let run_id = find(&context.store, &id).await?.id;
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let now = context.clock.now();

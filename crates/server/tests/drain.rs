@@ -81,7 +81,7 @@ async fn stops_in_time_with_thousands_of_watchers(kind: Kind) {
     let open = async || {
         let figures =
             reqwest::get(stage.server.url("/metrics")).await.unwrap().text().await.unwrap();
-        figures.contains(&format!("active_sse_connections {WATCHERS}"))
+        figures.contains(&format!("active_sse_connections{{stream=\"run\"}} {WATCHERS}"))
             && door.available_permits() == AT_ONCE
     };
     wait_until(DEADLINE, open).await;

@@ -34,8 +34,8 @@ impl Limits {
     pub(crate) fn cap(&self, room: usize) {
         let mut counts = lock(&self.0);
         if room < counts.max {
-            tracing::warn!(
-                "STREAM_MAX_CONNECTIONS is {}, but this process may only open files for {room}",
+            tracing::info!(
+                "There is room for {room} streams, not for {}: more open files would allow them",
                 counts.max
             );
             counts.max = room;
@@ -85,11 +85,16 @@ pub(super) struct Admission {
 }
 
 /// Lets a stream open for whoever sent this request.
-pub(super) fn admit(context: &ApiContext, request: &HttpRequest) -> Result<Admission, ApiError> {
+pub(super) fn admit(
+    context: &ApiContext,
+    request: &HttpRequest,
+    kind: &'static str,
+) -> Result<Admission, ApiError> {
     let extensions = request.extensions();
     let key = extensions.get::<Caller>().map_or(KeyMark::NONE, |caller| caller.key);
     let permit = context.streams.take(key).map_err(|limit| {
-        metrics::counter!("sse_refusals_total", "limit" => limit.as_str()).increment(1);
+        let labels = [("stream", kind), ("limit", limit.as_str())];
+        metrics::counter!("sse_refusals_total", &labels).increment(1);
         ApiError::TooManyStreams(limit)
     })?;
     let ticket = extensions.get::<Shown>().map(|Shown(hash)| context.tickets.hold(*hash));

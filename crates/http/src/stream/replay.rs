@@ -46,11 +46,13 @@ const TYPICAL_EVENT: usize = 1024;
         ("heartbeatMs" = Option<i64>, Query, description = "1000 to 45000"),
         ("types" = Option<String>, Query, description = "Comma-separated event types"),
     ),
+    security(("apiKey" = []), ("ticket" = [])),
     responses(
         (status = 200, body = String, content_type = "text/event-stream"),
         (status = 204, description = "The cursor is the end of the replay"),
         (status = 400, body = ErrorBody),
         (status = 404, body = ErrorBody),
+        (status = 429, body = ErrorBody, description = "Too many streams are open"),
     )
 )]
 pub(crate) async fn stream(

@@ -13,6 +13,9 @@ use control_plane_testkit::wait_until;
 use crate::raw;
 use crate::support::{Api, DEADLINE, Journal, Setup, read};
 
+/// How long the server may take to stop.
+const STOP: Duration = Duration::from_secs(5);
+
 async fn with_places(all: usize, per_key: usize, keys: &str) -> Api {
     let settings =
         Settings { max_streams: all, max_streams_per_key: per_key, ..Settings::default() };
@@ -107,6 +110,19 @@ async fn a_client_that_is_gone_is_noticed_without_a_heartbeat() {
         open_when_there_is_room(&api.at(&path)).await;
     }
     api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_does_not_hold_up_the_stop() {
+    let api = Api::start().await;
+    let mut journal = Journal::create(&api.store).await;
+    journal.append_large(200, 64 * 1024).await;
+    let mut stalled = raw::open(&api, &format!("/runs/{}/stream?afterSeq=0", journal.id()));
+    stalled.read_exact(&mut [0; 64]).unwrap();
+
+    let stopped = tokio::time::timeout(STOP, api.stop()).await;
+
+    stopped.expect("it waited for a client that takes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

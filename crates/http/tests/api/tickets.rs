@@ -109,6 +109,8 @@ async fn a_ticket_opens_the_stream_of_its_run_by_either_id() {
         assert_eq!(stream.status(), 200);
         stream.collect_until("caught_up", DEADLINE).await;
     }
+    let replay = format!("/runs/{}/replay/stream?mode=instant&ticket={ticket}", journal.id());
+    assert_eq!(SseClient::open(api.at(&replay)).await.status(), 200);
     // Headers that a browser sends by itself do no harm.
     let url = api.at(&format!("/runs/{}/stream?ticket={ticket}", journal.id()));
     let with_password = api.client.get(url).basic_auth("user", Some("password")).send();
@@ -277,6 +279,23 @@ async fn a_ticket_is_good_on_every_instance_that_accepts_its_key() {
     assert_eq!(refusal(&second, &path).await, removed);
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_ends_with_its_run() {
+    let api = Api::start().await;
+    let mut journal = Journal::create(&api.store).await;
+    journal.complete().await;
+    let body = json!({ "runId": journal.id().to_string() });
+    let (_, made) = api.post("/stream-tickets", &body).await;
+    let ticket = made["ticket"].as_str().unwrap();
+    assert_eq!(open(&api, journal.id(), ticket).await.status(), 200);
+
+    let deleted = api.client.delete(api.at(&format!("/runs/{}", journal.id()))).send().await;
+
+    assert!(deleted.unwrap().status().is_success());
+    assert_eq!(open(&api, journal.id(), ticket).await.status(), 401);
+    api.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
