@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpResponse, ResponseError, web};
@@ -50,6 +50,10 @@ pub(crate) async fn edge(
         Ok(response) => {
             let mut response = response.map_into_boxed_body();
             append(response.headers_mut(), &extra);
+            // "Not compressed" is meant for the layers inside; on the wire it is not said.
+            if response.headers().get(CONTENT_ENCODING).is_some_and(|it| it == "identity") {
+                response.headers_mut().remove(CONTENT_ENCODING);
+            }
             let pattern = response.request().match_pattern();
             let caller = response.request().extensions().get::<Caller>().map(|it| it.name.clone());
             let done =

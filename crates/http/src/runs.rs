@@ -62,7 +62,9 @@ pub(crate) async fn show(
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
     let run = find(&context.store, &id).await?;
-    Ok(HttpResponse::Ok().json(RunView::from(&run)))
+    // For clients whose library hides the headers of a stream.
+    let log_id = ("X-MACP-Log-Id", context.log_id.as_str());
+    Ok(HttpResponse::Ok().insert_header(log_id).json(RunView::from(&run)))
 }
 
 /// `GET /runs/{id}/state`

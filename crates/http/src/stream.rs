@@ -17,7 +17,7 @@ mod request;
 mod run;
 mod snapshots;
 
-use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, ContentEncoding, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::context::ApiContext;
@@ -93,6 +93,8 @@ fn respond(
         .insert_header((CONTENT_TYPE, "text/event-stream"))
         .insert_header((CACHE_CONTROL, "no-cache, no-store, no-transform"))
         .insert_header(("X-Accel-Buffering", "no"))
+        // Keeps a compressing layer of this process away; the outermost layer takes it off again.
+        .insert_header(ContentEncoding::Identity)
         .insert_header(("X-MACP-Replay-From", from.to_string()))
         .insert_header(("X-MACP-Latest-Seq", latest.to_string()))
         .insert_header(("X-MACP-Log-Id", context.log_id.as_str()))

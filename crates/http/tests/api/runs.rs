@@ -169,6 +169,18 @@ async fn the_feed_goes_on_by_position_and_a_run_by_seq() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_names_its_log_for_clients_that_cannot_see_the_headers_of_a_stream() {
+    let api = Api::start().await;
+    let journal = Journal::create(&api.store).await;
+
+    let run = api.client.get(api.at(&format!("/runs/{}", journal.id()))).send().await.unwrap();
+
+    let log_id = api.store.log_id().await.unwrap();
+    assert_eq!(run.headers()["x-macp-log-id"].to_str().unwrap(), log_id);
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn state_figures_and_artifacts_of_a_run_are_there() {
     let api = Api::start().await;
     let mut journal = Journal::create(&api.store).await;

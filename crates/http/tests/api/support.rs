@@ -36,6 +36,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// A running server.
 pub(crate) struct Api {
     pub(crate) url: String,
+    pub(crate) context: web::Data<ApiContext>,
     pub(crate) store: Store,
     pub(crate) client: reqwest::Client,
     pub(crate) streams: CancellationToken,
@@ -108,11 +109,11 @@ impl Api {
         }));
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = control_plane_http::server(context, listener, 1).unwrap();
+        let server = control_plane_http::server(context.clone(), listener, 1).unwrap();
         let http = server.handle();
         tokio::spawn(server);
         let client = reqwest::Client::new();
-        Self { url, store, client, streams, stop, tasks, http, database }
+        Self { url, context, store, client, streams, stop, tasks, http, database }
     }
 
     /// Stops in the order of the binary.
