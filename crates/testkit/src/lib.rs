@@ -1,4 +1,5 @@
-//! What tests need and nothing ships: databases, a server process, an SSE client, real agents.
+//! What tests need and nothing ships: databases, a server process, SSE clients of our own and
+//! everybody's, real agents.
 //!
 //! **Invariant:** everything cleans up after itself when a test passes, and leaves what explains
 //! the failure when it does not. Waits are for conditions and have deadlines.
@@ -6,10 +7,17 @@
 use std::io::Write;
 
 pub mod agent;
+pub mod browser;
+pub mod curl;
 pub mod database;
+pub mod document;
 pub mod message;
+pub mod network;
+pub mod nginx;
+pub mod pages;
 pub mod play;
 pub mod process;
+pub mod program;
 pub mod runtime;
 pub mod scripted;
 pub mod sse;
