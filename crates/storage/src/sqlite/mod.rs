@@ -3,6 +3,7 @@
 mod append;
 mod checkpoint;
 mod dialect;
+mod lock;
 mod schema;
 
 #[path = "../queries/create.rs"]
@@ -28,7 +29,6 @@ pub(crate) mod snapshots;
 #[path = "../queries/tickets.rs"]
 pub(crate) mod tickets;
 
-use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use diesel::connection::SimpleConnection;
@@ -61,8 +61,8 @@ pub(crate) struct Sqlite {
     access: Access,
     /// Only beside a writer.
     _checkpoints: Option<checkpoint::Checkpoints>,
-    /// Released by the system when the process ends, however it ends.
-    _lock: Option<File>,
+    /// The last to go.
+    _lock: Option<lock::Lock>,
 }
 
 impl Sqlite {
@@ -72,7 +72,7 @@ impl Sqlite {
             .ok_or_else(|| Error::Config("the database's path is not UTF-8".to_owned()))?
             .to_owned();
         let lock = match config.access {
-            Access::Write => Some(lock(path)?),
+            Access::Write => Some(lock::Lock::take(path)?),
             // SQLite would make an empty one.
             Access::Read if !path.exists() => {
                 return Err(Error::Config(format!("there is no database {}", path.display())));
@@ -200,31 +200,4 @@ fn open(path: &str, pragmas: &str) -> ConnectionResult<SqliteConnection> {
     let mut conn = SqliteConnection::establish(path)?;
     conn.batch_execute(pragmas).map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
-}
-
-/// Takes the file beside the database that says which process has it.
-fn lock(path: &Path) -> Result<File> {
-    let shown = path.display();
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|fault| {
-            Error::Config(format!("cannot make the folder of {shown}: {fault}"))
-        })?;
-    }
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .map_err(|fault| Error::Config(format!("cannot open the lock of {shown}: {fault}")))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::Config(format!(
-            "another process has the database {shown} open; SQLite serves one process at a time"
-        ))),
-        Err(TryLockError::Error(fault)) => {
-            Err(Error::Config(format!("cannot lock {shown}: {fault}")))
-        }
-    }
 }
