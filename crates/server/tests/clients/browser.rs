@@ -13,7 +13,7 @@ use control_plane_testkit::network::{Cut, Network};
 use control_plane_testkit::nginx::{Compression, Nginx};
 use control_plane_testkit::pages::Pages;
 use control_plane_testkit::runtime::RuntimeProcess;
-use serde_json::Value;
+use serde_json::{Value, json};
 use url::Url;
 
 use crate::all;
@@ -163,6 +163,27 @@ async fn a_plain_event_source_gets_every_event_once_and_is_told_to_stop() {
     assert_eq!((&page["opened"], &page["closed"]), (&1.into(), &1.into()), "{page:#}");
     let stopped = format!("GET /runs/{}/stream 204", show.run);
     assert!(show.stage.server.log().contains(&stopped), "{}", show.stage.server.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_in_the_documents_browser_client_outlives_the_server() {
+    for kind in Kind::ALL {
+        let mut show = Show::begin(kind).await;
+        let wish = json!({ "runId": show.run });
+        let (status, ticket) = show.stage.server.post("/stream-tickets", &wish).await;
+        let ticket = ticket["ticket"].as_str().unwrap_or_else(|| panic!("{status}: {ticket}"));
+        let path = format!("{}&ticket={ticket}", show.path());
+        let server = &show.stage.server;
+        let nginx = Nginx::in_front_of(&server.base_url(), Compression::Gzip).await;
+        let _browser = Browser::open(show.page(Client::Document, &nginx.url(&path)).as_str());
+        show.goes_on().await;
+
+        show.server_restarts("closed").await;
+        show.ends().await;
+
+        let page = show.pages.report(has_ended).await;
+        show.is_whole(&page).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
