@@ -97,6 +97,8 @@ struct Tail {
     gone: AtomicBool,
     /// Held by whoever asks how the run is, so that the others wait for the answer.
     asking: tokio::sync::Mutex<()>,
+    /// Held by the one who is to look into the database when there is no news for a while.
+    watch_duty: tokio::sync::Mutex<()>,
     /// Goes up with every change; followers wait on it.
     news: watch::Sender<u64>,
 }
@@ -107,6 +109,7 @@ impl Tail {
             ring: Mutex::new(Ring::new(limits)),
             gone: AtomicBool::new(false),
             asking: tokio::sync::Mutex::default(),
+            watch_duty: tokio::sync::Mutex::default(),
             news: watch::Sender::new(0),
         }
     }
@@ -289,11 +292,23 @@ impl Follower {
             if !events.is_empty() {
                 return Ok(events);
             }
-            self.changed().await;
+            self.turn().await;
         }
     }
 
-    /// Waits until there may be something new.
+    /// Waits until there is news, or until it falls to this follower to look for some. However
+    /// many wait, one at a time is woken for that; it should read then.
+    pub async fn turn(&mut self) {
+        // The senders live in `self.tail`, so they cannot be gone.
+        tokio::select! {
+            _ = self.news.changed() => {}
+            _duty = self.tail.watch_duty.lock() => {
+                let _ = tokio::time::timeout(POLL, self.news.changed()).await;
+            }
+        }
+    }
+
+    /// Waits until there is news, but not for long.
     pub async fn changed(&mut self) {
         // The sender lives in `self.tail`, so it cannot be gone.
         let _ = tokio::time::timeout(POLL, self.news.changed()).await;

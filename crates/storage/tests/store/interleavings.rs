@@ -67,13 +67,18 @@ impl Reader {
         self.seen.last().copied().unwrap_or(0)
     }
 
+    /// Only who was at the end falls, and only from further away than memory reaches.
+    fn check_fall(&mut self, cursor: Seq, end: Seq) {
+        if self.follower.take_fall() {
+            let unread = usize::try_from(end - cursor).unwrap();
+            assert!(self.was_live && unread > KEPT, "it fell, {unread} events from the end");
+        }
+    }
+
     async fn read(&mut self, limit: usize, end: Seq) -> Result<usize, Error> {
         let before = self.last();
         let read = self.follower.try_next(limit).await;
-        if self.follower.take_fall() {
-            let unread = usize::try_from(end - before).unwrap();
-            assert!(self.was_live && unread > KEPT, "it fell, {unread} events from the end");
-        }
+        self.check_fall(before, end);
         let events = read?;
         self.seen.extend(events.iter().map(|event| event.seq));
         self.was_live |= self.last() == end;
@@ -108,7 +113,9 @@ async fn play(store: &Store, path: &Path, ops: &[Op]) {
             Op::GiveUp { who, limit } => {
                 let reader = &mut readers[who];
                 let before = reader.follower.cursor();
-                if let Some(read) = reader.follower.try_next(limit).now_or_never() {
+                let read = reader.follower.try_next(limit).now_or_never();
+                reader.check_fall(before, end);
+                if let Some(read) = read {
                     reader.seen.extend(read.unwrap().iter().map(|event| event.seq));
                     reader.was_live |= reader.last() == end;
                 } else {
