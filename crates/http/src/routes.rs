@@ -65,7 +65,7 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runs/{id}/state", Access::Key, || web::get().to(runs::state)),
     get("/runs/{id}/events", Access::Key, || web::get().to(events::of_run)),
     get("/runs/{id}/stream", Access::KeyOrTicket, || web::get().to(stream::stream)),
-    post("/runs/{id}/replay", || web::post().to(replay::replay)),
+    post_by("/runs/{id}/replay", Access::AnyKey, || web::post().to(replay::replay)),
     get("/runs/{id}/replay/stream", Access::KeyOrTicket, || web::get().to(stream::replay::stream)),
     get("/runs/{id}/replay/state", Access::Key, || web::get().to(replay::state)),
     get("/runs/{id}/metrics", Access::Key, || web::get().to(runs::metrics)),

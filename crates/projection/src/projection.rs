@@ -19,7 +19,7 @@ use crate::sections::{
 use crate::threshold::Bar;
 
 /// A state is kept for good after every so many events. Reading the state of any moment then folds
-/// fewer than that many, which takes some 20 ms.
+/// fewer than that many.
 pub const SNAPSHOT_DISTANCE: Seq = 2000;
 
 /// The state of a run after the events up to its version. It serializes to what clients read.

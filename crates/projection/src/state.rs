@@ -28,9 +28,12 @@ enum Keep {
 /// # Errors
 /// Those of the store.
 pub async fn load(store: &Store, run_id: RunId) -> Result<Projection> {
-    let state = match store.projection_get(run_id).await?.and_then(Projection::from_row) {
-        Some(state) => state,
-        None => nearest(store, run_id, Seq::MAX).await?,
+    let state = match store.projection_get(run_id).await?.map(Projection::from_row) {
+        Some(Some(state)) => state,
+        // Another version folded it.
+        Some(None) => nearest(store, run_id, Seq::MAX).await?,
+        // It has but begun: nothing is kept of it yet.
+        None => Projection::empty(run_id),
     };
     fold_tail(store, state, Seq::MAX, Keep::Nothing).await
 }

@@ -1,5 +1,10 @@
 //! Recorded runs, replayed by the server as its users see it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -11,13 +16,18 @@ use control_plane_testkit::runtime::RuntimeProcess;
 use control_plane_testkit::sse::{Frame, SseClient};
 use serde_json::{Value, json};
 use support::{Stage, Talk};
+use tokio::time::timeout;
 
 /// The frames until the stream closes by itself.
 async fn whole(mut stream: SseClient) -> Vec<Frame> {
     let mut frames = Vec::new();
-    while let Some(frame) = stream.next(DEADLINE).await {
-        frames.push(frame);
-    }
+    let reading = async {
+        while let Some(frame) = stream.next(DEADLINE).await {
+            frames.push(frame);
+        }
+    };
+    // A replay that never ends would go on with heartbeats.
+    timeout(DEADLINE, reading).await.unwrap();
     frames
 }
 

@@ -5,6 +5,7 @@ use control_plane_domain::EventType;
 use control_plane_projection::{Projection, state};
 use control_plane_testkit::sse::{Frame, SseClient};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::{Api, DEADLINE, Journal, read};
 
@@ -38,9 +39,13 @@ fn path(api: &Api, journal: &Journal, query: &str) -> String {
 async fn whole(mut stream: SseClient) -> Vec<Frame> {
     assert_eq!(stream.status(), 200);
     let mut frames = Vec::new();
-    while let Some(frame) = stream.next(DEADLINE).await {
-        frames.push(frame);
-    }
+    let reading = async {
+        while let Some(frame) = stream.next(DEADLINE).await {
+            frames.push(frame);
+        }
+    };
+    // A replay that never ends would go on with heartbeats.
+    timeout(DEADLINE, reading).await.unwrap();
     frames
 }
 
@@ -269,5 +274,21 @@ async fn the_state_on_the_way_is_that_of_the_events_up_to_there() {
     for query in ["", "?seq=8", "?seq=9223372036854775807"] {
         assert_eq!(api.get(&format!("{route}{query}")).await, (200, now.clone()), "{query}");
     }
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_read_may_replay() {
+    let api = Api::with_keys("ui:read:reader").await;
+    let journal = recorded(&api).await;
+    let route = api.at(&format!("/runs/{}/replay", journal.id()));
+
+    let (status, replay) =
+        read(api.client.post(&route).bearer_auth("reader").send().await.unwrap()).await;
+    let (refused, _) = read(api.client.post(&route).send().await.unwrap()).await;
+
+    assert_eq!((status, refused), (201, 401));
+    let stream = api.at(replay["streamUrl"].as_str().unwrap());
+    assert_eq!(SseClient::open_with_key(stream, "reader").await.status(), 200);
     api.stop().await;
 }
