@@ -11,6 +11,7 @@ mod frame;
 mod limits;
 mod machine;
 mod open;
+mod page;
 mod pump;
 pub(crate) mod replay;
 mod request;

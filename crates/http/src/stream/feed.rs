@@ -14,6 +14,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use control_plane_storage::{FeedFilter, FeedFollower};
 
 use super::frame::Frame;
+use super::page::PageSize;
 use super::pump::{Close, Producer, retry_ms};
 use super::{last_event_id, respond};
 use crate::context::ApiContext;
@@ -21,13 +22,6 @@ use crate::error::{ApiError, ErrorBody};
 use crate::runs::find;
 use machine::{Machine, Step};
 use request::{FeedAsk, decide};
-
-/// Most events that are read at once.
-const MAX_READ: usize = 512;
-/// About how many bytes of events are read at once.
-const READ_BYTES: usize = 256 * 1024;
-/// What an event is thought to weigh before one was seen.
-const TYPICAL_EVENT: usize = 1024;
 
 /// `GET /events/stream`
 #[utoipa::path(
@@ -73,7 +67,7 @@ pub(crate) async fn stream(
         follower: context.store.follow_feed(after, filter),
         machine: Machine::new(opening, ask.heartbeat, retry_ms(), Instant::now()),
         next: None,
-        event_bytes: TYPICAL_EVENT,
+        page: PageSize::new(),
     };
     respond(&context, &request, "feed", after, bounds.last, stream)
 }
@@ -84,19 +78,16 @@ struct FeedStream {
     machine: Machine,
     /// What the machine wants done before it has a frame again.
     next: Option<Step>,
-    /// The mean size of the events that were read last.
-    event_bytes: usize,
+    page: PageSize,
 }
 
 impl FeedStream {
     async fn read(&mut self) {
-        let limit = (READ_BYTES / self.event_bytes).clamp(1, MAX_READ);
+        let limit = self.page.events();
         // Boxed: a waiting connection should not carry room for a query.
         match Box::pin(self.follower.try_next(limit)).await {
             Ok(page) => {
-                let bytes: usize = page.entries.iter().map(|entry| entry.body.len()).sum();
-                self.event_bytes =
-                    bytes.checked_div(page.entries.len()).unwrap_or(self.event_bytes).max(1);
+                self.page.read(page.entries.iter().map(|entry| entry.body.len()));
                 if page.fell {
                     metrics::counter!("sse_store_fallbacks_total").increment(1);
                 }

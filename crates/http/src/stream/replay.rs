@@ -15,6 +15,7 @@ use control_plane_domain::RunId;
 use control_plane_storage::Error;
 
 use super::frame::Frame;
+use super::page::PageSize;
 use super::pump::{Close, Producer, retry_ms};
 use super::request::{Ask, Log};
 use crate::context::ApiContext;
@@ -24,11 +25,6 @@ use crate::replay::Options;
 use crate::runs::find;
 use machine::{Machine, Pace, Step};
 use plan::{Plan, decide};
-
-/// About how many bytes of events are read at once.
-const READ_BYTES: usize = 256 * 1024;
-/// What an event is thought to weigh before one was seen.
-const TYPICAL_EVENT: usize = 1024;
 
 /// `GET /runs/{id}/replay/stream`
 #[utoipa::path(
@@ -83,7 +79,7 @@ pub(crate) async fn stream(
         run_id: run.id,
         machine,
         next: None,
-        event_bytes: TYPICAL_EVENT,
+        page: PageSize::new(),
     };
     super::respond(&context, &request, "replay", after, log.last_seq, replay)
 }
@@ -95,20 +91,17 @@ struct ReplayStream {
     machine: Machine,
     /// What the machine wants done before it has a frame again.
     next: Option<Step>,
-    /// The mean size of the events that were read last.
-    event_bytes: usize,
+    page: PageSize,
 }
 
 impl ReplayStream {
     async fn read(&mut self, after: i64, limit: usize) {
-        let limit = limit.min((READ_BYTES / self.event_bytes).max(1));
+        let limit = limit.min(self.page.events());
         let page = i64::try_from(limit).unwrap_or(i64::MAX);
         // Boxed, as below: a waiting connection should not carry room for a query.
         match Box::pin(self.context.store.events(self.run_id, after, page)).await {
             Ok(entries) => {
-                let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
-                self.event_bytes =
-                    bytes.checked_div(entries.len()).unwrap_or(self.event_bytes).max(1);
+                self.page.read(entries.iter().map(|entry| entry.body.len()));
                 self.machine.read(entries.into_iter().map(Arc::new));
             }
             Err(error) => self.failed(&error),

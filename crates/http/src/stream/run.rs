@@ -11,17 +11,12 @@ use control_plane_storage::{Error, Follower};
 
 use super::frame::Frame;
 use super::machine::{Machine, Page, Step};
+use super::page::PageSize;
 use super::pump::{Close, Producer, retry_ms};
 use super::request::{Ask, Opening};
 use super::snapshots::Shared;
 use crate::context::ApiContext;
 
-/// Most events that are read at once.
-const MAX_READ: usize = 512;
-/// About how many bytes of events are read at once.
-const READ_BYTES: usize = 256 * 1024;
-/// What an event is thought to weigh before one was seen.
-const TYPICAL_EVENT: usize = 1024;
 /// How long a state may take to be folded before events go on without it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -34,8 +29,7 @@ pub(super) struct RunStream {
     follower: Follower,
     /// The run's state, if the client wants it.
     state: Option<Arc<Shared>>,
-    /// The mean size of the events that were read last.
-    event_bytes: usize,
+    page: PageSize,
 }
 
 impl RunStream {
@@ -43,16 +37,14 @@ impl RunStream {
         let follower = context.store.follow(run_id, opening.after);
         let state = ask.include_snapshot.then(|| context.snapshots.of(run_id));
         let machine = Machine::new(ask, opening, retry_ms(), Instant::now());
-        Self { run_id, machine, next: None, follower, state, event_bytes: TYPICAL_EVENT }
+        Self { run_id, machine, next: None, follower, state, page: PageSize::new() }
     }
 
     async fn read(&mut self) {
-        let limit = (READ_BYTES / self.event_bytes).clamp(1, MAX_READ);
+        let limit = self.page.events();
         match Box::pin(self.follower.try_next(limit)).await {
             Ok(entries) => {
-                let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
-                self.event_bytes =
-                    bytes.checked_div(entries.len()).unwrap_or(self.event_bytes).max(1);
+                self.page.read(entries.iter().map(|entry| entry.body.len()));
                 let fell = self.follower.take_fall();
                 if fell {
                     metrics::counter!("sse_store_fallbacks_total").increment(1);
