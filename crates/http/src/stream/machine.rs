@@ -24,6 +24,9 @@ use pace::{Backoff, Pace};
 /// After so many failures in a row to have the state, a run that is over ends without it.
 const LAST_FOLD: u32 = 3;
 
+/// How many events are kept room for while nothing comes.
+const LIVE: usize = 8;
+
 /// What to do next. Asking again without an answer gives the same again.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -162,6 +165,8 @@ impl Machine {
 
     fn announce(&mut self) -> Frame {
         self.announced = true;
+        // A long history needed more room than what comes will.
+        self.pending.shrink_to(LIVE);
         Frame::CaughtUp(self.cursor)
     }
 
