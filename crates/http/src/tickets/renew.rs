@@ -135,15 +135,18 @@ impl Renewer {
     }
 
     async fn write(&mut self, now: Timestamp) -> control_plane_storage::Result<()> {
-        let fresh: Vec<TicketHash> = self.fresh.drain().collect();
-        let left: Vec<TicketHash> = self.left.drain().collect();
+        // Forgotten only when they are written.
+        let fresh: Vec<TicketHash> = self.fresh.iter().copied().collect();
         if !fresh.is_empty() {
             // Until the next time, and a close just before it.
             let margin = AFTER_CLOSE + TimeDelta::from_std(self.every).unwrap_or_default();
             self.store.tickets_extend(fresh, now + margin).await?;
+            self.fresh.clear();
         }
+        let left: Vec<TicketHash> = self.left.iter().copied().collect();
         if !left.is_empty() {
             self.store.tickets_extend(left, now + AFTER_CLOSE).await?;
+            self.left.clear();
         }
         Ok(())
     }
