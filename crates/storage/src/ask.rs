@@ -4,25 +4,32 @@
 //! reads are tried again and writes are settled in one way.
 
 /// Runs one query of the shared modules on a connection that reads. Its arguments are owned by the
-/// caller, or borrowed from what the caller owns: on SQLite they move into a task.
+/// caller: they move into a task. A caller may be dropped at any time, but dropping a future of
+/// diesel-async midway costs PostgreSQL its connection, and on SQLite it blocks its thread until the
+/// query is done, and panics where actix's handlers run.
 macro_rules! read {
     ($self:expr, $module:ident :: $function:ident ( $($argument:expr),* )) => {
         match &$self.0.backend {
-            $crate::store::Backend::Postgres(db) => {
-                let mut conn = db.connection().await?;
-                let mut done = $crate::postgres::$module::$function(&mut *conn, $($argument),*).await;
-                $crate::postgres::settle(conn, &done);
-                // The server was restarted while the connection was idle: a read is free to try
-                // another one.
-                if let Err($crate::error::Error::Unavailable(_)) = &done {
-                    let mut conn = db.connection().await?;
-                    done = $crate::postgres::$module::$function(&mut *conn, $($argument),*).await;
-                    $crate::postgres::settle(conn, &done);
-                }
-                done
+            $crate::store::Backend::Postgres(_) => {
+                $self
+                    .task(move |store: $crate::store::Store| async move {
+                        let db = store.postgres()?;
+                        let mut conn = db.connection().await?;
+                        let mut done =
+                            $crate::postgres::$module::$function(&mut *conn, $($argument),*).await;
+                        $crate::postgres::settle(conn, &done);
+                        // The server was restarted while the connection was idle: a read is free to
+                        // try another one.
+                        if let Err($crate::error::Error::Unavailable(_)) = &done {
+                            let mut conn = db.connection().await?;
+                            done =
+                                $crate::postgres::$module::$function(&mut *conn, $($argument),*).await;
+                            $crate::postgres::settle(conn, &done);
+                        }
+                        done
+                    })
+                    .await
             }
-            // In a task of its own: dropping a future of diesel-async that runs on SQLite blocks its
-            // thread until the query is done, and panics where actix's handlers run.
             $crate::store::Backend::Sqlite(_) => {
                 $self
                     .task(move |store: $crate::store::Store| async move {

@@ -346,13 +346,32 @@ impl Store {
         W: FnOnce(Self) -> F + Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        self.start(work).await.map_err(|_ended| Error::Task)?
+    }
+
+    /// Starts work that somebody waits for later.
+    pub(crate) fn start<T, W, F>(&self, work: W) -> JoinHandle<Result<T>>
+    where
+        T: Send + 'static,
+        W: FnOnce(Self) -> F + Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let store = self.clone();
-        self.0.home.spawn(work(store)).await.map_err(|_ended| Error::Task)?
+        // The work is made where it is done: a caller's thread does not make room for it, which a
+        // server with thousands of idle connections between such pieces would keep.
+        self.0.home.spawn(async move { Box::pin(work(store)).await })
     }
 
     /// Starts work that nobody waits for.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.0.home.spawn(work);
+    }
+
+    pub(crate) fn postgres(&self) -> Result<&Postgres> {
+        match &self.0.backend {
+            Backend::Postgres(db) => Ok(db),
+            Backend::Sqlite(_) => Err(Error::Config("this is not PostgreSQL".to_owned())),
+        }
     }
 
     pub(crate) fn sqlite(&self) -> Result<&Sqlite> {
