@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use control_plane_domain::{RunId, Seq};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::TailLimits;
@@ -29,6 +30,10 @@ const PAGE: usize = 1000;
 /// How often the database is asked about a run when nobody here tells of news: another process may
 /// be the writer.
 const POLL: Duration = Duration::from_millis(500);
+
+/// A follower that is back for more within this time is quick enough to have the next page read
+/// while it is busy with the last one. For a slow one that would only take memory.
+const QUICK: Duration = Duration::from_millis(100);
 
 /// The tails of the runs that somebody follows.
 pub(crate) struct Hub {
@@ -144,6 +149,26 @@ pub struct Follower {
     behind: bool,
     /// It fell, and [`Follower::take_fall`] has not told it yet.
     fell: bool,
+    /// The page after the last one, on its way.
+    ahead: Option<Reading>,
+    /// When the last page came from the database.
+    read_at: Option<Instant>,
+}
+
+/// A page that is being read from the database.
+struct Reading {
+    after: Seq,
+    limit: usize,
+    began: Instant,
+    page: JoinHandle<Result<Vec<LogEntry>>>,
+}
+
+impl Reading {
+    /// The page, how many events were asked for, and when.
+    async fn done(self) -> Result<(Vec<LogEntry>, usize, Instant)> {
+        let events = self.page.await.map_err(|_ended| Error::Task)??;
+        Ok((events, self.limit, self.began))
+    }
 }
 
 impl Follower {
@@ -160,6 +185,8 @@ impl Follower {
             was_live: false,
             behind: false,
             fell: false,
+            ahead: None,
+            read_at: None,
         }
     }
 
@@ -234,18 +261,43 @@ impl Follower {
         ring.answer(self.cursor, limit, Instant::now())
     }
 
-    async fn ask(&self, limit: usize) -> Result<Vec<TailEntry>> {
-        let page = i64::try_from(limit).unwrap_or(i64::MAX);
-        let events = self.store.events(self.run_id, self.cursor, page).await?;
+    async fn ask(&mut self, limit: usize) -> Result<Vec<TailEntry>> {
+        let quick = self.read_at.is_some_and(|at| at.elapsed() < QUICK);
+        let ahead = self.ahead.take().filter(|ahead| ahead.after == self.cursor);
+        let (mut events, asked, began) = match ahead {
+            Some(ahead) => match ahead.done().await {
+                Ok(page) => page,
+                // What was wrong then may be over.
+                Err(_past) => self.start(self.cursor, limit).done().await?,
+            },
+            None => self.start(self.cursor, limit).done().await?,
+        };
+        self.read_at = Some(Instant::now());
+        // What was read ahead may be more than is wanted now.
+        let more = events.len() >= limit.min(asked);
+        events.truncate(limit);
+        if let Some(last) = events.last()
+            && more
+            && quick
+        {
+            self.ahead = Some(self.start(last.seq, limit));
+        }
+        let limit = if more { events.len() } else { asked };
         let events: Vec<_> = events.into_iter().map(Arc::new).collect();
         let mut ring = lock(&self.tail.ring);
-        let is_news = ring.learn(self.cursor, &events, limit, Instant::now());
+        let is_news = ring.learn(self.cursor, &events, limit, began);
         let kept = ring.kept(self.cursor, limit).filter(|kept| kept.len() >= events.len());
         drop(ring);
         if is_news {
             self.tail.tell();
         }
         Ok(kept.unwrap_or_else(|| events.into_iter().map(TailEntry::Read).collect()))
+    }
+
+    fn start(&self, after: Seq, limit: usize) -> Reading {
+        let (run_id, most) = (self.run_id, i64::try_from(limit).unwrap_or(i64::MAX));
+        let read = move |store: Store| async move { store.events(run_id, after, most).await };
+        Reading { after, limit, began: Instant::now(), page: self.store.start(read) }
     }
 
     /// How the run is. Of many who ask about the end of a run, one asks the database.
