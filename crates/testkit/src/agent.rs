@@ -13,9 +13,9 @@ use control_plane_runtime::proto;
 use control_plane_runtime::proto::macp_runtime_service_client::MacpRuntimeServiceClient as Stub;
 use prost::Message as _;
 use serde_json::Value;
-use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 use uuid::Uuid;
 
 use crate::message::{self, Message};
@@ -137,10 +137,22 @@ impl Agent {
 
     /// Sends any envelope; the same one again is acknowledged as a duplicate.
     pub async fn send(&self, envelope: proto::Envelope) -> Result<proto::Ack, proto::MacpError> {
+        self.deliver(envelope).await.expect("Send is answered")
+    }
+
+    /// The same where the runtime may not be there: the outer error leaves open whether the
+    /// envelope was accepted, and sending it again tells.
+    ///
+    /// # Errors
+    /// The status of a call that was not answered.
+    pub async fn deliver(
+        &self,
+        envelope: proto::Envelope,
+    ) -> Result<Result<proto::Ack, proto::MacpError>, Status> {
         let request = self.request(proto::SendRequest { envelope: Some(envelope) });
-        let response = self.stub.clone().send(request).await.expect("Send is answered");
+        let response = self.stub.clone().send(request).await?;
         let ack = response.into_inner().ack.expect("an answer to Send has an ack");
-        if ack.ok { Ok(ack) } else { Err(ack.error.unwrap_or_default()) }
+        Ok(if ack.ok { Ok(ack) } else { Err(ack.error.unwrap_or_default()) })
     }
 
     /// An envelope of this agent, with a new message id.
@@ -161,32 +173,68 @@ impl Agent {
 
     /// Cancels a session; the initiator may.
     pub async fn cancel(&self, session: &SessionId, reason: &str) -> proto::Ack {
+        self.try_cancel(session, reason).await.expect("CancelSession is allowed")
+    }
+
+    /// The same where the runtime may refuse, or not be there.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn try_cancel(
+        &self,
+        session: &SessionId,
+        reason: &str,
+    ) -> Result<proto::Ack, Status> {
         let request = self.request(proto::CancelSessionRequest {
             session_id: session.as_str().to_owned(),
             reason: reason.to_owned(),
         });
-        let answer = self.stub.clone().cancel_session(request).await;
-        answer.expect("CancelSession is allowed").into_inner().ack.expect("an ack")
+        let answer = self.stub.clone().cancel_session(request).await?;
+        Ok(answer.into_inner().ack.expect("an ack"))
     }
 
     /// Suspends a session; the initiator may.
     pub async fn suspend(&self, session: &SessionId, reason: &str) -> proto::Ack {
+        self.try_suspend(session, reason).await.expect("SuspendSession is allowed")
+    }
+
+    /// The same where the runtime may refuse, or not be there.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn try_suspend(
+        &self,
+        session: &SessionId,
+        reason: &str,
+    ) -> Result<proto::Ack, Status> {
         let request = self.request(proto::SuspendSessionRequest {
             session_id: session.as_str().to_owned(),
             reason: reason.to_owned(),
         });
-        let answer = self.stub.clone().suspend_session(request).await;
-        answer.expect("SuspendSession is allowed").into_inner().ack.expect("an ack")
+        let answer = self.stub.clone().suspend_session(request).await?;
+        Ok(answer.into_inner().ack.expect("an ack"))
     }
 
     /// Resumes a session; the initiator may.
     pub async fn resume(&self, session: &SessionId, reason: &str) -> proto::Ack {
+        self.try_resume(session, reason).await.expect("ResumeSession is allowed")
+    }
+
+    /// The same where the runtime may refuse, or not be there.
+    ///
+    /// # Errors
+    /// The status of the call.
+    pub async fn try_resume(
+        &self,
+        session: &SessionId,
+        reason: &str,
+    ) -> Result<proto::Ack, Status> {
         let request = self.request(proto::ResumeSessionRequest {
             session_id: session.as_str().to_owned(),
             reason: reason.to_owned(),
         });
-        let answer = self.stub.clone().resume_session(request).await;
-        answer.expect("ResumeSession is allowed").into_inner().ack.expect("an ack")
+        let answer = self.stub.clone().resume_session(request).await?;
+        Ok(answer.into_inner().ack.expect("an ack"))
     }
 
     /// Registers a governance policy; Alice may.

@@ -19,6 +19,7 @@ pub mod play;
 pub mod process;
 pub mod program;
 pub mod runtime;
+pub mod script;
 pub mod scripted;
 pub mod sse;
 

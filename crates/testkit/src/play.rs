@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::agent::{Agent, Cast, SessionSpec};
 use crate::message::{self, Message, Outcome};
+use crate::script::{self, Line, Script};
 
 const IMPLICIT_ACCEPT_WITHIN: Duration = Duration::from_secs(30);
 
@@ -33,100 +34,49 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Two options, evaluations, an objection, votes: `p1` wins two to one.
+/// Says all of a script, after its `SessionStart`.
+pub async fn perform(cast: &Cast, session: &SessionId, script: &Script) -> Vec<String> {
+    let spec = SessionSpec::new(script.mode, script.participants).with_id(session);
+    let mut scene = Scene::open(&cast.alice, &spec).await;
+    for Line { speaker, message } in &script.lines {
+        scene.say(speaker.of(cast), message.clone()).await;
+    }
+    scene.accepted
+}
+
+/// [`script::decision`].
 pub async fn decision(cast: &Cast, session: &SessionId) -> Vec<String> {
-    let Cast { alice, bob, carol, dave: _ } = cast;
-    let spec = SessionSpec::new(message::DECISION, &["alice", "bob", "carol"]).with_id(session);
-    let mut scene = Scene::open(alice, &spec).await;
-    scene.say(alice, message::decision::proposal("p1", "deploy now")).await;
-    scene.say(bob, message::decision::proposal("p2", "deploy tomorrow")).await;
-    scene.say(bob, message::decision::evaluation("p1", "APPROVE", 0.9)).await;
-    scene.say(carol, message::decision::evaluation("p1", "REVIEW", 0.4)).await;
-    scene.say(carol, message::decision::objection("p1", "low")).await;
-    scene.say(alice, message::decision::vote("p1", "APPROVE")).await;
-    scene.say(bob, message::decision::vote("p1", "APPROVE")).await;
-    scene.say(carol, message::decision::vote("p1", "REJECT")).await;
-    scene.say(alice, message::commitment("p1", "decision.selected", Outcome::Positive)).await;
-    scene.accepted
+    perform(cast, session, &script::decision()).await
 }
 
-/// An offer, a rejection, a counteroffer that both accept.
+/// [`script::proposal`].
 pub async fn proposal(cast: &Cast, session: &SessionId) -> Vec<String> {
-    let Cast { alice, bob, .. } = cast;
-    let spec = SessionSpec::new(message::PROPOSAL, &["alice", "bob"]).with_id(session);
-    let mut scene = Scene::open(alice, &spec).await;
-    scene.say(alice, message::proposal::proposal("o1", "100 pieces")).await;
-    scene.say(bob, message::proposal::reject("o1")).await;
-    scene.say(bob, message::proposal::counter_proposal("o2", "o1", "120 pieces")).await;
-    scene.say(alice, message::proposal::withdraw("o1")).await;
-    scene.say(alice, message::proposal::accept("o2")).await;
-    scene.say(bob, message::proposal::accept("o2")).await;
-    scene.say(alice, message::commitment("c1", "proposal.accepted", Outcome::Positive)).await;
-    scene.accepted
+    perform(cast, session, &script::proposal()).await
 }
 
-/// A task that Bob takes, reports on and completes.
+/// [`script::task`].
 pub async fn task(cast: &Cast, session: &SessionId) -> Vec<String> {
-    let Cast { alice, bob, .. } = cast;
-    let spec = SessionSpec::new(message::TASK, &["alice", "bob"]).with_id(session);
-    let mut scene = Scene::open(alice, &spec).await;
-    scene.say(alice, message::task::request("t1", "sum up the quarter", "bob")).await;
-    scene.say(bob, message::task::accept("t1", "bob")).await;
-    scene.say(bob, message::task::update("t1", 0.5, "half of it")).await;
-    scene.say(bob, message::task::complete("t1", "bob", "a good quarter")).await;
-    scene.say(alice, message::commitment("c1", "task.completed", Outcome::Positive)).await;
-    scene.accepted
+    perform(cast, session, &script::task()).await
 }
 
-/// An offer with context: Bob declines, Carol accepts.
+/// [`script::handoff`].
 pub async fn handoff(cast: &Cast, session: &SessionId) -> Vec<String> {
-    let Cast { alice, bob, carol, .. } = cast;
-    let spec = SessionSpec::new(message::HANDOFF, &["alice", "bob", "carol"]).with_id(session);
-    let mut scene = Scene::open(alice, &spec).await;
-    scene.say(alice, message::handoff::offer("h1", "bob", "on call")).await;
-    scene.say(bob, message::handoff::decline("h1", "bob")).await;
-    scene.say(alice, message::handoff::offer("h2", "carol", "on call")).await;
-    scene.say(alice, message::handoff::context("h2", "two open incidents")).await;
-    scene.say(carol, message::handoff::accept("h2", "carol")).await;
-    scene.say(alice, message::commitment("c1", "handoff.accepted", Outcome::Positive)).await;
-    scene.accepted
+    perform(cast, session, &script::handoff()).await
 }
 
-/// Two of three have to approve: one does, one abstains, one more does.
+/// [`script::quorum`].
 pub async fn quorum(cast: &Cast, session: &SessionId) -> Vec<String> {
-    let Cast { alice, bob, carol, dave } = cast;
-    let spec = SessionSpec::new(message::QUORUM, &["bob", "carol", "dave"]).with_id(session);
-    let mut scene = Scene::open(alice, &spec).await;
-    scene.say(alice, message::quorum::request("r1", "delete the old data", 2)).await;
-    scene.say(bob, message::quorum::approve("r1")).await;
-    scene.say(carol, message::quorum::abstain("r1")).await;
-    scene.say(dave, message::quorum::approve("r1")).await;
-    scene.say(alice, message::commitment("c1", "quorum.approved", Outcome::Positive)).await;
-    scene.accepted
+    perform(cast, session, &script::quorum()).await
 }
 
-/// The same request, refused: the outcome is negative.
+/// [`script::quorum_refused`].
 pub async fn quorum_refused(cast: &Cast, session: &SessionId) -> Vec<String> {
-    let Cast { alice, bob, carol, dave: _ } = cast;
-    let spec = SessionSpec::new(message::QUORUM, &["bob", "carol", "dave"]).with_id(session);
-    let mut scene = Scene::open(alice, &spec).await;
-    scene.say(alice, message::quorum::request("r1", "delete the backups", 2)).await;
-    scene.say(bob, message::quorum::reject("r1")).await;
-    scene.say(carol, message::quorum::reject("r1")).await;
-    scene.say(alice, message::commitment("c1", "quorum.rejected", Outcome::Negative)).await;
-    scene.accepted
+    perform(cast, session, &script::quorum_refused()).await
 }
 
-/// Two who disagree first, one of them in the old JSON form, and then agree.
+/// [`script::multi_round`].
 pub async fn multi_round(cast: &Cast, session: &SessionId) -> Vec<String> {
-    let Cast { alice, bob, carol, dave: _ } = cast;
-    let spec = SessionSpec::new(message::MULTI_ROUND, &["bob", "carol"]).with_id(session);
-    let mut scene = Scene::open(alice, &spec).await;
-    scene.say(bob, message::multi_round::contribute("blue")).await;
-    scene.say(carol, message::multi_round::contribute_json("green")).await;
-    scene.say(carol, message::multi_round::contribute("blue")).await;
-    scene.say(alice, message::commitment("c1", "multi_round.converged", Outcome::Positive)).await;
-    scene.accepted
+    perform(cast, session, &script::multi_round()).await
 }
 
 /// A handoff that nobody answers, under a policy by which the runtime then accepts it itself: an

@@ -195,9 +195,17 @@ impl ServerProcess {
     /// # Panics
     /// When it is not ready in a minute.
     pub async fn restart(&mut self) {
+        self.start_again();
+        self.wait_until_ready(DEADLINE).await;
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_again(&mut self) {
         self.kill();
         self.launch();
-        self.wait_until_ready(DEADLINE).await;
     }
 
     /// `GET path`: the status and the JSON body, `null` if there is none.

@@ -127,6 +127,11 @@ impl RuntimeProcess {
         Cast::connect(&self.address()).await
     }
 
+    /// Where it keeps its data and its log.
+    pub fn folder(&self) -> &Path {
+        self.home.path()
+    }
+
     /// SIGKILL: no farewell, and what was not written is gone.
     pub async fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -162,7 +167,8 @@ impl RuntimeProcess {
     /// One try; what the child said when it fails.
     async fn launch(&mut self) -> Result<(), String> {
         let log = self.home.path().join("runtime.log");
-        let output = fs::File::create(&log).expect("the log can be written");
+        let output = fs::File::options().create(true).append(true).open(&log);
+        let output = output.expect("the log can be written");
         let errors = output.try_clone().expect("a file handle can be copied");
         let mut command = Command::new(binary());
         command

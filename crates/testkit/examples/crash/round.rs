@@ -1,0 +1,143 @@
+//! A round: a world, a load, kills, and the check.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use control_plane_domain::SessionId;
+use control_plane_testkit::DEADLINE;
+use control_plane_testkit::database::Kind;
+use futures_util::FutureExt;
+use futures_util::future::try_join_all;
+use serde_json::Value;
+
+use crate::check;
+use crate::kills::{self, Killed};
+use crate::load::{self, Doors, Told};
+use crate::plan::{Plan, Talk};
+use crate::report::{Round, Tally};
+use crate::world::World;
+
+/// How long the server may take to go.
+const EXIT: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(25);
+
+/// What happened when.
+#[derive(Debug)]
+pub(crate) struct Story {
+    began: Instant,
+    lines: Mutex<Vec<String>>,
+}
+
+impl Story {
+    fn new() -> Self {
+        Self { began: Instant::now(), lines: Mutex::default() }
+    }
+
+    pub(crate) fn note(&self, line: String) {
+        let time = self.began.elapsed().as_millis();
+        let now = control_plane_domain::Clock::now(&control_plane_domain::SystemClock);
+        let line = format!("{time:>6} ms  {now}  {line}");
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn text(&self) -> String {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+}
+
+/// Plays a round; what explains a failure goes to `folder`.
+pub(crate) async fn run(seed: u64, kind: Kind, folder: PathBuf) -> Round {
+    let began = Instant::now();
+    let plan = Plan::new(seed);
+    let story = Story::new();
+    story.note(format!("seed {seed}: {plan:#?}"));
+    let mut round = Round::new(seed, kind, plan.durability);
+    let mut world = World::build(kind, plan.durability).await;
+    let played = AssertUnwindSafe(play(&mut world, &plan, &story)).catch_unwind().await;
+    match played {
+        Ok(Ok(tally)) => round.tally = tally,
+        Ok(Err(fault)) => round.tally.faults.push(format!("{fault:#}")),
+        Err(panic) => round.tally.faults.push(said(&*panic)),
+    }
+    if !round.tally.faults.is_empty() {
+        story.note(format!("faults: {:#?}", round.tally.faults));
+        let sessions: Vec<SessionId> = plan.talks.iter().map(|talk| talk.session.clone()).collect();
+        world.server.kill();
+        match world.keep(&folder, &story.text(), &sessions).await {
+            Ok(()) => round.kept = Some(folder),
+            Err(fault) => round.tally.faults.push(format!("not all was kept: {fault:#}")),
+        }
+    }
+    round.time = began.elapsed();
+    round
+}
+
+async fn play(world: &mut World, plan: &Plan, story: &Story) -> Result<Tally> {
+    let doors = Doors {
+        cast: world.runtime.cast().await,
+        observer: world.runtime.client(),
+        http: reqwest::Client::builder().no_proxy().build()?,
+        server: world.server.base_url(),
+    };
+    let talks = try_join_all(plan.talks.iter().map(|talk| load::play(&doors, talk)));
+    let kills = kills::kill(&plan.kills, &mut world.server, &mut world.runtime, story);
+    let (told, killed): (Result<Vec<Told>>, Killed) = tokio::join!(talks, kills);
+    let told = told?;
+    story.note("everything is said".to_owned());
+    let discovered = settle(&doors, &plan.talks).await?;
+    story.note("every run is over".to_owned());
+    let code = world.server.terminate(EXIT).await;
+    ensure!(code == 0, "the server ended with exit code {code}");
+
+    let store = world.store()?;
+    let mut tally = check::check(&store, plan.durability, &told).await?;
+    tally.killed = killed;
+    tally.discovered = discovered;
+    Ok(tally)
+}
+
+/// Waits until each session has a run that is over; how many were found without being asked for.
+async fn settle(doors: &Doors, talks: &[Talk]) -> Result<usize> {
+    let finds = finds_sessions(doors).await?;
+    let mut discovered = 0;
+    for talk in talks {
+        if talk.posted.is_none() && finds {
+            discovered += 1;
+        } else if talk.posted.is_none() {
+            load::post(doors, &talk.session, &talk.script).await?;
+        }
+    }
+    let deadline = Instant::now() + DEADLINE;
+    for Talk { session, .. } in talks {
+        loop {
+            let run = get(doors, &format!("/runs/{session}")).await?;
+            let status = run.get("status").and_then(Value::as_str).unwrap_or("not there");
+            if ["completed", "failed", "cancelled"].contains(&status) {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "the run of {session} is {status}: {run:#}");
+            tokio::time::sleep(POLL).await;
+        }
+    }
+    Ok(discovered)
+}
+
+/// Whether this server looks for sessions by itself.
+async fn finds_sessions(doors: &Doors) -> Result<bool> {
+    let document = get(doors, "/openapi.json").await?;
+    Ok(document.pointer("/paths/~1admin~1runtime~1sessions").is_some())
+}
+
+async fn get(doors: &Doors, path: &str) -> Result<Value> {
+    let answer = doors.http.get(format!("{}{path}", doors.server)).timeout(DEADLINE).send().await?;
+    Ok(answer.json().await?)
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("a panic: {}", text.unwrap_or("without words"))
+}
