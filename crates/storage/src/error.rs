@@ -113,9 +113,14 @@ impl From<diesel::result::Error> for Error {
         use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
         match error {
             Diesel::DatabaseError(
-                Kind::ClosedConnection | Kind::UnableToSendCommand | Kind::ReadOnlyTransaction,
+                Kind::ClosedConnection
+                | Kind::UnableToSendCommand
+                | Kind::ReadOnlyTransaction
+                | Kind::SerializationFailure,
                 information,
             ) => Self::Unavailable(information.message().to_owned()),
+            // Why it could not be committed is what matters; the connection is given up anyway.
+            Diesel::RollbackErrorOnCommit { commit_error, .. } => Self::from(*commit_error),
             Diesel::DatabaseError(
                 Kind::UniqueViolation
                 | Kind::ForeignKeyViolation
@@ -129,7 +134,7 @@ impl From<diesel::result::Error> for Error {
                 Self::Refused(source.to_string())
             }
             Diesel::DatabaseError(Kind::Unknown, ref information)
-                if is_connection_text(information.message()) =>
+                if is_condition_text(information.message()) =>
             {
                 Self::Unavailable(information.message().to_owned())
             }
@@ -146,23 +151,36 @@ impl From<diesel::result::Error> for Error {
     }
 }
 
+/// The database is in a condition that passes, and the data has nothing to do with it.
+///
 /// diesel shows neither SQLSTATE nor SQLite's result code, so the text must do. A server that speaks
 /// another language is told apart less well: its runs are retried where they could be parked.
-fn is_connection_text(message: &str) -> bool {
+fn is_condition_text(message: &str) -> bool {
     const TEXTS: &[&str] = &[
-        // PostgreSQL, class 08, 57P, 53 and 25006.
+        // PostgreSQL, class 08 and 57P, and 25006.
         "connection closed",
         "terminating connection",
         "the database system is",
         "server closed the connection",
         "Connection reset",
         "Broken pipe",
+        "read-only transaction",
+        // Class 53: out of something, of which `out of memory` is SQLite's NOMEM, too.
         "too many connections",
         "too many clients",
+        "remaining connection slots",
         "No space left on device",
+        "could not extend file",
+        "could not write",
         "out of memory",
-        "read-only transaction",
-        // SQLite: BUSY, LOCKED, FULL, READONLY, IOERR, CANTOPEN.
+        "out of shared memory",
+        // 57014, 55P03, 40P01, 58030: canceled, locked, deadlocked, and a disk with faults.
+        "canceling statement",
+        "could not obtain lock",
+        "deadlock detected",
+        "Input/output error",
+        // SQLite: BUSY, LOCKED, PROTOCOL, FULL, READONLY, IOERR, CANTOPEN.
+        "locking protocol",
         "database is locked",
         "database table is locked",
         "database or disk is full",
@@ -192,7 +210,7 @@ fn is_data_text(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use diesel::result::{DatabaseErrorKind as Kind, Error as Diesel};
+    use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind as Kind, Error as Diesel};
 
     use super::*;
 
@@ -206,17 +224,40 @@ mod tests {
             "terminating connection due to administrator command",
             "the database system is shutting down",
             "sorry, too many clients already",
+            "remaining connection slots are reserved for roles with the SUPERUSER attribute",
             "could not extend file \"base/1/2\": No space left on device",
+            "could not extend file \"base/1/2\": wrote only 4096 of 8192 bytes at block 7",
+            "could not write to file \"pg_wal/xlogtemp.12\": No space left on device",
+            "out of shared memory",
+            "canceling statement due to statement timeout",
+            "canceling statement due to conflict with recovery",
+            "deadlock detected",
             "database is locked",
             "database or disk is full",
             "attempt to write a readonly database",
             "disk I/O error",
+            "unable to open database file",
         ] {
             let error = of(Kind::Unknown, message);
             assert!(matches!(error, Error::Unavailable(_)), "{message}");
             assert!(error.is_transient() && !error.may_be_the_data());
         }
-        assert!(matches!(of(Kind::UnableToSendCommand, "x"), Error::Unavailable(_)));
+        for kind in [Kind::UnableToSendCommand, Kind::SerializationFailure] {
+            assert!(matches!(of(kind, "x"), Error::Unavailable(_)));
+        }
+    }
+
+    #[test]
+    fn a_commit_that_cannot_be_rolled_back_failed_for_its_own_reason() {
+        let full: Box<dyn DatabaseErrorInformation + Send + Sync> =
+            Box::new("database or disk is full".to_owned());
+        let error: Error = Diesel::RollbackErrorOnCommit {
+            rollback_error: Box::new(Diesel::BrokenTransactionManager),
+            commit_error: Box::new(Diesel::DatabaseError(Kind::Unknown, full)),
+        }
+        .into();
+
+        assert!(matches!(&error, Error::Unavailable(why) if why.contains("full")), "{error:?}");
     }
 
     #[test]
