@@ -77,7 +77,7 @@ impl Store {
         match &self.0.backend {
             Backend::Postgres(db) => {
                 let batches: Vec<&Append> = part.iter().map(|(_, batch)| &**batch).collect();
-                let mut conn = db.connection().await?;
+                let mut conn = db.appender().await?;
                 let done = postgres::append(&mut conn, &batches).await;
                 postgres::settle(conn, &done);
                 done

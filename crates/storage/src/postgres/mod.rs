@@ -52,9 +52,14 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/postg
 /// The advisory lock of migrations: any fixed number will do.
 const MIGRATION_LOCK: i64 = 0x6d61_6370_0000_0001;
 
-/// A pool, and the connection that keeps our advisory lock.
+/// Most appends at once.
+const APPENDERS: usize = 2;
+
+/// Two pools, and the connection that keeps our advisory lock.
 pub(crate) struct Postgres {
     pool: Pool<Connection>,
+    /// For appends alone: however many wait for an answer, what comes in is recorded.
+    appenders: Pool<Connection>,
     url: String,
     /// Holds the lock on our own instance number for as long as we live.
     liveness: Mutex<Option<Connection>>,
@@ -63,26 +68,16 @@ pub(crate) struct Postgres {
 impl Postgres {
     pub(crate) fn new(url: &str, config: &Config, home: Home) -> Result<Self> {
         connect::check(url)?;
-        let mut manager = ManagerConfig::default();
-        // One that is closed is never given out; a ping per checkout would be a round trip.
-        manager.recycling_method = RecyclingMethod::Fast;
-        // A connection is driven by the runtime that opened it, so it is opened at home.
-        manager.custom_setup = Box::new(move |url| {
-            let task = home.spawn(connect::establish(url.to_owned()));
-            Box::pin(async move {
-                let ended = |_| ConnectionError::BadConnection("its task ended early".to_owned());
-                task.await.map_err(ended)?
-            })
-        });
-        let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
-        let pool = Pool::builder(manager)
-            .max_size(config.pool_max)
-            .wait_timeout(Some(config.pool_timeout))
-            .create_timeout(Some(config.pool_timeout.max(Duration::from_secs(5))))
-            .runtime(deadpool::Runtime::Tokio1)
-            .build()
-            .map_err(|fault| Error::Config(fault.to_string()))?;
-        Ok(Self { pool, url: url.to_owned(), liveness: Mutex::new(None) })
+        Ok(Self {
+            pool: pool(url, config, &home, config.pool_max)?,
+            appenders: pool(url, config, &home, APPENDERS)?,
+            url: url.to_owned(),
+            liveness: Mutex::new(None),
+        })
+    }
+
+    pub(crate) async fn appender(&self) -> Result<Object<Connection>> {
+        self.appenders.get().await.map_err(|fault| Error::Unavailable(chain(&fault)))
     }
 
     pub(crate) async fn connection(&self) -> Result<Object<Connection>> {
@@ -168,6 +163,30 @@ impl Postgres {
             .await?;
         Ok(true)
     }
+}
+
+/// Connections that are opened when they are needed, at most `size`.
+fn pool(url: &str, config: &Config, home: &Home, size: usize) -> Result<Pool<Connection>> {
+    let mut manager = ManagerConfig::default();
+    // One that is closed is never given out; a ping per checkout would be a round trip.
+    manager.recycling_method = RecyclingMethod::Fast;
+    // A connection is driven by the runtime that opened it, so it is opened at home.
+    let home = home.clone();
+    manager.custom_setup = Box::new(move |url| {
+        let task = home.spawn(connect::establish(url.to_owned()));
+        Box::pin(async move {
+            let ended = |_| ConnectionError::BadConnection("its task ended early".to_owned());
+            task.await.map_err(ended)?
+        })
+    });
+    let manager = AsyncDieselConnectionManager::new_with_config(url, manager);
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(config.pool_timeout))
+        .create_timeout(Some(config.pool_timeout.max(Duration::from_secs(5))))
+        .runtime(deadpool::Runtime::Tokio1)
+        .build()
+        .map_err(|fault| Error::Config(fault.to_string()))
 }
 
 /// Gives a connection back, unless it broke: it may not have noticed yet.
