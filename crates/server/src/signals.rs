@@ -1,13 +1,16 @@
-//! When to stop: SIGTERM and SIGINT.
+//! When to stop: SIGTERM and SIGINT. And when not to: SIGXFSZ.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Both signals, registered once so that none is missed.
+/// Signals that end the server, registered once so that none is missed.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// A file that reached the limit of its size, which would end us if nobody listened. Listening
+    /// makes it an error of the one who writes, as a full disk is, and that is waited for.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -16,6 +19,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 
