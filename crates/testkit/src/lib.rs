@@ -8,6 +8,7 @@ use std::io::Write;
 
 pub mod agent;
 pub mod browser;
+pub mod cluster;
 pub mod curl;
 pub mod database;
 pub mod document;

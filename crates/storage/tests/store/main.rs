@@ -31,7 +31,6 @@ macro_rules! on_both_databases {
 mod append;
 mod broken;
 mod canceled;
-mod cluster;
 mod create;
 mod delete;
 mod falling;

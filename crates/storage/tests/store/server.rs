@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use control_plane_storage::{Config, DatabaseUrl, Error, Store};
+use control_plane_testkit::cluster::Cluster;
 use control_plane_testkit::{DEADLINE, wait_until};
 use futures_util::future::join_all;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::cluster::Cluster;
 use crate::support::{Writer, log};
 
 /// An authority, and a server's certificate for `localhost` from it.

@@ -1,19 +1,42 @@
-//! A PostgreSQL server of the test's own, which it may restart and give certificates to.
+//! A PostgreSQL server of the test's own, which it may stop, restart and give certificates to.
+//!
+//! **Invariant:** the server is stopped and removed when its [`Cluster`] goes out of scope.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::runtime::free_port;
+
 /// The user that a server runs as when we are root, which PostgreSQL refuses to be run by.
 const NOBODY: (u32, &str) = (65534, "nobody");
 
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Connections are ended, and what was committed is written out.
+    Fast,
+    /// As a crash does: its processes are just ended, and the next start recovers.
+    Immediate,
+}
+
+impl Stop {
+    fn mode(self) -> &'static str {
+        match self {
+            Self::Fast => "--mode=fast",
+            Self::Immediate => "--mode=immediate",
+        }
+    }
+}
+
 /// A running server. It is stopped and removed when it goes out of scope.
-pub(crate) struct Cluster {
+pub struct Cluster {
     folder: TempDir,
     bin: PathBuf,
     port: u16,
@@ -21,15 +44,18 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts a server with these `files` in its data folder and these lines in its configuration.
-    pub(crate) fn start(files: &[(&str, &str)], settings: &str) -> Self {
+    ///
+    /// # Panics
+    /// When there is no PostgreSQL, here and below, or it does not do as it is told.
+    pub fn start(files: &[(&str, &str)], settings: &str) -> Self {
         let folder = TempDir::with_prefix("macp-cluster-").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let cluster = Self { folder, bin: binaries(), port };
+        let cluster = Self { folder, bin: binaries(), port: free_port() };
+        let port = cluster.port;
         own(cluster.folder.path(), 0o755);
         let data = cluster.data();
         cluster.run(
             "initdb",
-            ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", "--pgdata"],
+            &["--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync", "--pgdata"],
             &data,
         );
         for (name, content) in files {
@@ -44,21 +70,32 @@ impl Cluster {
         );
         let before = fs::read_to_string(&configuration).unwrap();
         fs::write(&configuration, before + &lines).unwrap();
-        cluster.control("start");
+        cluster.start_again();
         cluster
     }
 
     /// The URL of its database, at `host`, with this `query`.
-    pub(crate) fn url(&self, host: &str, query: &str) -> String {
+    pub fn url(&self, host: &str, query: &str) -> String {
         format!("postgres://postgres@{host}:{}/postgres?{query}", self.port)
     }
 
-    pub(crate) fn restart(&self) {
-        self.control("restart");
+    /// Stops it and starts it again.
+    pub fn restart(&self) {
+        self.control(&["restart", "--mode=fast"]);
+    }
+
+    /// Stops it.
+    pub fn stop(&self, how: Stop) {
+        self.control(&["stop", how.mode()]);
+    }
+
+    /// Starts it after [`Cluster::stop`].
+    pub fn start_again(&self) {
+        self.control(&["start"]);
     }
 
     /// What the server has logged.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
 
@@ -66,21 +103,14 @@ impl Cluster {
         self.folder.path().join("data")
     }
 
-    fn control(&self, what: &str) {
+    fn control(&self, what: &[&str]) {
         let log = self.folder.path().join("log");
         let log = log.to_str().unwrap();
-        self.run(
-            "pg_ctl",
-            [what, "--silent", "--wait", "--mode=fast", "--log", log, "--pgdata"],
-            &self.data(),
-        );
+        let rest = ["--silent", "--wait", "--log", log, "--pgdata"];
+        self.run("pg_ctl", &[what, &rest].concat(), &self.data());
     }
 
-    fn run<const N: usize>(&self, program: &str, arguments: [&str; N], data: &Path) {
-        let arguments = arguments.into_iter().filter(|argument| {
-            // Only a server that runs can be stopped fast.
-            *argument != "--mode=fast" || arguments.first() != Some(&"start")
-        });
+    fn run(&self, program: &str, arguments: &[&str], data: &Path) {
         let output = self.command(program).args(arguments).arg(data).output().unwrap();
         assert!(output.status.success(), "{program} failed: {}", text(&output));
     }
