@@ -123,7 +123,7 @@ async fn a_second_process_on_the_same_sqlite_file_is_refused_by_name() {
     let stage = Stage::set(Kind::Sqlite, &runtime).await;
 
     let mut second = ServerProcess::serve()
-        .env("DATABASE_URL", stage.database.url())
+        .env("DATABASE_URL", &stage.url)
         .env("RUNTIME_ADDRESS", runtime.address())
         .env("RUNTIME_ALLOW_INSECURE", "true")
         .spawn();

@@ -27,7 +27,9 @@ pub(crate) const EXIT: Duration = Duration::from_secs(5);
 pub(crate) struct Stage {
     pub(crate) server: ServerProcess,
     pub(crate) store: Store,
-    pub(crate) database: TestDb,
+    /// Where the database is.
+    pub(crate) url: String,
+    _database: Option<TestDb>,
 }
 
 impl Stage {
@@ -42,17 +44,27 @@ impl Stage {
         variables: &[(&str, &str)],
     ) -> Self {
         let database = TestDb::new(kind);
+        let stage = Self::at(database.url(), runtime, variables).await;
+        Self { _database: Some(database), ..stage }
+    }
+
+    /// The same on a database that is there already, which need not be migrated.
+    pub(crate) async fn at(
+        url: &str,
+        runtime: &RuntimeProcess,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let server = ServerProcess::serve()
-            .env("DATABASE_URL", database.url())
+            .env("DATABASE_URL", url)
             .env("RUNTIME_ADDRESS", runtime.address())
             .env("RUNTIME_BEARER_TOKEN", OBSERVER_TOKEN)
             .env("RUNTIME_ALLOW_INSECURE", "true")
             .env("LOG_LEVEL", "info");
         let server = variables.iter().fold(server, |server, (name, value)| server.env(name, value));
         let server = server.start().await;
-        let url = DatabaseUrl::parse(database.url()).unwrap();
-        let store = Store::connect(&Config { access: Access::Read, ..Config::new(url) }).unwrap();
-        Self { server, store, database }
+        let config = Config::new(DatabaseUrl::parse(url).unwrap());
+        let store = Store::connect(&Config { access: Access::Read, ..config }).unwrap();
+        Self { server, store, url: url.to_owned(), _database: None }
     }
 
     /// `POST /runs` for a session.
