@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
+use crate::budget::Budget;
 use crate::committer::Committer;
 use crate::config::Config;
 use crate::launch::{self, LaunchError, Launched};
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) stop: CancellationToken,
     pub(crate) committer: Committer,
     pub(crate) backoff: Backoff,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) modes: ModeCheck,
     tasks: TaskTracker,
@@ -71,6 +73,7 @@ impl Engine {
         let context = Arc::new(Context {
             committer: Committer::start(&store, &tasks, &drained),
             backoff: Backoff::new(config.backoff_base, config.backoff_max),
+            budget: Arc::default(),
             listeners: Arc::default(),
             modes: ModeCheck::default(),
             following: Mutex::default(),

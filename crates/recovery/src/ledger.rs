@@ -8,6 +8,7 @@ mod load;
 mod seen;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
@@ -28,6 +29,8 @@ use control_plane_storage::model::{
 use seen::Seen;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+use crate::budget::{Budget, Share};
 
 /// A batch of fewer envelopes than this is a quiet moment.
 const QUIET_ENVELOPES: usize = 64;
@@ -58,6 +61,8 @@ pub(crate) struct Ledger {
     base: Seq,
     snapshot_at: Seq,
     pending: Pending,
+    /// What the batch under way holds.
+    under_way: Option<Share>,
 }
 
 #[derive(Default)]
@@ -68,7 +73,7 @@ struct Pending {
     artifacts: Vec<Artifact>,
     inbox_used: Vec<i64>,
     /// How much there is in `raw`, `entries` and `snapshots`.
-    bytes: usize,
+    held: Share,
     touched: bool,
 }
 
@@ -102,6 +107,7 @@ impl Ledger {
             artifacts: HashSet::new(),
             base: run.last_seq,
             pending: Pending::default(),
+            under_way: None,
             commitment_last: parts.commitment_last,
             snapshot_at: parts.snapshot_at,
             lease,
@@ -111,6 +117,12 @@ impl Ledger {
             projection,
             metrics,
         }
+    }
+
+    /// The same, counted with what other ledgers of `budget` hold.
+    pub(crate) fn within(mut self, budget: &Arc<Budget>) -> Self {
+        self.pending.held = Share::of(budget);
+        self
     }
 
     /// Whether the last envelope recorded is a Commitment: a resolved session has no more.
@@ -130,7 +142,8 @@ impl Ledger {
 
     /// Whether the pending batch takes more, when it may have this many envelopes.
     pub(crate) fn has_room(&self, envelopes: usize) -> bool {
-        self.pending.raw.len() < envelopes && self.pending.bytes < MAX_PENDING_BYTES
+        let Pending { raw, held, .. } = &self.pending;
+        raw.len() < envelopes && held.bytes() < MAX_PENDING_BYTES && held.may_grow()
     }
 
     /// Whether anything waits to be committed.
@@ -161,7 +174,7 @@ impl Ledger {
             self.event(draft, now);
         }
         self.seen.remember(&envelope.message_id, ordinal);
-        self.pending.bytes += envelope.payload.len();
+        self.pending.held.add(envelope.payload.len());
         self.commitment_last = is_commitment(&envelope);
         self.session.cursor = ordinal;
         self.session.last_message_id = Some(envelope.message_id.clone());
@@ -231,13 +244,13 @@ impl Ledger {
         let event = draft.into_event(self.run.id, self.run.last_seq, now);
         self.projection.apply(&event);
         if let Some(snapshot) = self.projection.snapshot_due() {
-            self.pending.bytes += snapshot.state.len();
+            self.pending.held.add(snapshot.state.len());
             self.pending.snapshots.push(snapshot);
         }
         control_plane_projection::apply_metrics(&mut self.metrics, &event, &self.prices);
         let body = event.encode();
         self.chain = self.chain.then(&body);
-        self.pending.bytes += body.len();
+        self.pending.held.add(body.len());
         self.pending.entries.push(LogEntry {
             run_id: self.run.id,
             seq: event.seq,
@@ -368,9 +381,16 @@ impl Ledger {
         self.pending.touched = true;
     }
 
+    /// The batch that was under way is over.
+    pub(crate) fn committed(&mut self) {
+        self.under_way = None;
+    }
+
     /// Takes what waits, as a batch to commit.
     pub(crate) fn take_batch(&mut self) -> Append {
-        let pending = std::mem::take(&mut self.pending);
+        let next = Pending { held: self.pending.held.another(), ..Pending::default() };
+        let pending = std::mem::replace(&mut self.pending, next);
+        self.under_way = Some(pending.held);
         let expected_seq = std::mem::replace(&mut self.base, self.run.last_seq);
         let since_snapshot = self.run.last_seq - self.snapshot_at;
         let due = self.run.state.is_terminal()

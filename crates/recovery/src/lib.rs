@@ -5,6 +5,7 @@
 //! is the only writer of its state.
 
 mod backoff;
+mod budget;
 mod committer;
 mod config;
 mod engine;

@@ -101,7 +101,8 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
 }
 
 async fn load(context: &Context, lease: Lease) -> Result<Ledger, Exit> {
-    Ledger::load(&context.store, lease).await.map_err(|fault| {
+    let loaded = Ledger::load(&context.store, lease).await;
+    loaded.map(|ledger| ledger.within(&context.budget)).map_err(|fault| {
         if matches!(fault, Error::NotFound { .. }) {
             Exit::Fenced
         } else if fault.is_transient() {
@@ -209,7 +210,9 @@ impl<'a> Task<'a> {
             return Ok(());
         }
         let batch = self.ledger.take_batch();
-        settled(self.context.committer.commit(batch).await.ok())
+        let done = self.context.committer.commit(batch).await.ok();
+        self.ledger.committed();
+        settled(done)
     }
 
     /// Waits for `work`. What is asked of the run meanwhile is done.

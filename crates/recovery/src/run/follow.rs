@@ -121,6 +121,7 @@ impl Task<'_> {
                 Next::Stop => return Err(Exit::Stopped),
                 Next::Committed(done) => {
                     beside.in_flight = None;
+                    self.ledger.committed();
                     settled(done)?;
                 }
                 Next::Frame(Some(Ok(envelope))) => {
