@@ -74,6 +74,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Kills servers and runtimes at random while agents talk, checks that nothing is lost, and
+    /// prints a report.
+    Crash {
+        /// `--rounds N`, `--seed S`, `--database sqlite|postgres|both`, `--jobs N`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the real MACP runtime under `target/`, if it is not there yet.
     Runtime,
 }
@@ -98,6 +105,7 @@ fn run(task: Task) -> Result<()> {
         Task::Layers => layers::check(),
         Task::Tidy => tidy::check(),
         Task::Bench { arguments } => play::bench(&arguments),
+        Task::Crash { arguments } => play::crash(&arguments),
         Task::Runtime => {
             println!("{}", runtime::ensure()?.display());
             Ok(())

@@ -1,5 +1,5 @@
-//! The demo and the measurements: both build the server, then hand over to an example of the
-//! test kit that talks to it.
+//! The demo, the measurements and the crash harness: each builds the server, then hands over to an
+//! example of the test kit that talks to it.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -51,6 +51,17 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     let mut bench = example("bench", profile);
     bench.args(arguments).env("MACP_RUNTIME_BIN", runtime);
     run(bench.env("TEST_DATABASE_URL", postgres.url()))
+}
+
+/// Builds the server and kills it, again and again. The dev profile, whose crates the tests have
+/// built already, and which is as slow as a machine that is busy.
+pub(crate) fn crash(arguments: &[String]) -> Result<()> {
+    let runtime = runtime::ensure()?;
+    build("crash", Profile::Dev)?;
+    let postgres = Postgres::ensure()?;
+    let mut crash = example("crash", Profile::Dev);
+    crash.args(arguments).env("MACP_RUNTIME_BIN", runtime);
+    run(crash.env("TEST_DATABASE_URL", postgres.url()))
 }
 
 fn build(name: &str, profile: Profile) -> Result<()> {

@@ -118,9 +118,8 @@ fn talk(random: &mut StdRng) -> Talk {
     let asides = asides.collect();
     let suspended =
         random.random_bool(0.25).then(|| (random.random_range(0..count), millis(random, 10..=400)));
-    let session = SessionId::trusted(
-        &uuid::Builder::from_random_bytes(random.random()).into_uuid().to_string(),
-    );
+    let id = uuid::Builder::from_random_bytes(random.random()).into_uuid();
+    let session = SessionId::trusted(id.to_string());
     Talk { session, script, starts, posted, fate, pauses, asides, suspended }
 }
 

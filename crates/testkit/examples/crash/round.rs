@@ -75,7 +75,23 @@ pub(crate) async fn run(seed: u64, kind: Kind, folder: PathBuf) -> Round {
     round
 }
 
+/// What a round shows before the database is looked at.
+struct Played {
+    told: Vec<Told>,
+    killed: Killed,
+    discovered: usize,
+}
+
 async fn play(world: &mut World, plan: &Plan, story: &Story) -> Result<Tally> {
+    let Played { told, killed, discovered } = perform(world, plan, story).await?;
+    let mut tally = check::check(&world.store()?, plan.durability, &told).await?;
+    tally.killed = killed;
+    tally.discovered = discovered;
+    Ok(tally)
+}
+
+/// Plays until every run is over and the server has ended.
+async fn perform(world: &mut World, plan: &Plan, story: &Story) -> Result<Played> {
     let doors = Doors {
         cast: world.runtime.cast().await,
         observer: world.runtime.client(),
@@ -91,12 +107,7 @@ async fn play(world: &mut World, plan: &Plan, story: &Story) -> Result<Tally> {
     story.note("every run is over".to_owned());
     let code = world.server.terminate(EXIT).await;
     ensure!(code == 0, "the server ended with exit code {code}");
-
-    let store = world.store()?;
-    let mut tally = check::check(&store, plan.durability, &told).await?;
-    tally.killed = killed;
-    tally.discovered = discovered;
-    Ok(tally)
+    Ok(Played { told, killed, discovered })
 }
 
 /// Waits until each session has a run that is over; how many were found without being asked for.
@@ -140,4 +151,53 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     format!("a panic: {}", text.unwrap_or("without words"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The faults of a round whose database was changed before the check.
+    async fn faults_after(statement: &str) -> Vec<String> {
+        let plan = Plan { kills: Vec::new(), ..Plan::new(1) };
+        let mut world = World::build(Kind::Sqlite, plan.durability).await;
+        let played = perform(&mut world, &plan, &Story::new()).await.unwrap();
+        let before = check::check(&world.store().unwrap(), plan.durability, &played.told).await;
+        assert_eq!(before.unwrap().faults, [""; 0]);
+
+        world.database.tamper(statement).await;
+
+        let after = check::check(&world.store().unwrap(), plan.durability, &played.told).await;
+        after.unwrap().faults
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_envelope_that_is_gone_is_a_loss() {
+        let faults = faults_after(
+            "DELETE FROM run_events_raw WHERE rowid = \
+             (SELECT rowid FROM run_events_raw WHERE source = 'session' AND ordinal = 1 LIMIT 1)",
+        )
+        .await;
+
+        assert!(faults.iter().any(|fault| fault.contains("lost in silence")), "{faults:#?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_event_that_is_gone_is_missed_in_its_log_and_in_the_feed() {
+        let faults = faults_after("DELETE FROM run_events_canonical WHERE position = 7").await;
+
+        let says = |what: &str| faults.iter().any(|fault| fault.contains(what));
+        assert!(says("is missing") && says("8 follows in the feed"), "{faults:#?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn envelopes_in_another_order_are_told() {
+        let faults = faults_after(
+            "UPDATE run_events_raw SET message_id = 'another' WHERE rowid = \
+             (SELECT rowid FROM run_events_raw WHERE source = 'session' AND ordinal = 1 LIMIT 1)",
+        )
+        .await;
+
+        assert!(faults.iter().any(|fault| fault.contains("ordinal 1 is another")), "{faults:#?}");
+    }
 }
