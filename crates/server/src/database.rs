@@ -42,6 +42,11 @@ pub(crate) async fn open(config: &Config) -> anyhow::Result<Store> {
     Ok(store)
 }
 
+/// The log's name, from a database that may go away again as soon as it is ready.
+pub(crate) async fn log_id(store: &Store) -> anyhow::Result<String> {
+    patiently(|| store.log_id()).await.context("the log's id")
+}
+
 fn connect(config: &Config) -> anyhow::Result<Store> {
     Store::connect(&config.database).context("the database cannot be opened")
 }

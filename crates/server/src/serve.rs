@@ -46,7 +46,7 @@ pub(crate) async fn serve_then(
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let log_id = store.log_id().await.context("the log's id")?;
+    let log_id = database::log_id(&store).await?;
     let listener = TcpListener::bind((config.host, config.port))
         .with_context(|| format!("cannot listen on {}:{}", config.host, config.port))?;
     let address = listener.local_addr()?;

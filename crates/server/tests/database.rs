@@ -197,7 +197,7 @@ fn memory(pid: u32) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_hangs_stops_the_reading_and_not_the_agents() {
-    const SAID: usize = 640;
+    const SAID: usize = 448;
     const BYTES: usize = 64 * 1024;
     let runtime = RuntimeProcess::in_memory().await;
     let cast = runtime.cast().await;
@@ -224,7 +224,7 @@ async fn a_database_that_hangs_stops_the_reading_and_not_the_agents() {
     let held = memory(pid).saturating_sub(before);
     lock.rollback().await.unwrap();
 
-    // As events, what was said is three times as long: 120 MiB.
+    // As events, what was said is three times as long: 84 MiB.
     assert!(held < SAID * BYTES, "{} MiB are held", held >> 20);
     stage.has_recorded(run, SAID + 1).await;
     let raw = stage.store.list_raw_by_run(run, 0, i64::MAX).await.unwrap();

@@ -105,6 +105,13 @@ async fn perform(world: &mut World, plan: &Plan, story: &Story) -> Result<Played
     story.note("everything is said".to_owned());
     let discovered = settle(&doors, &plan.talks).await?;
     story.note("every run is over".to_owned());
+    // What came in as a run ended is carried out a little later.
+    let store = world.store()?;
+    let deadline = Instant::now() + DEADLINE;
+    while !store.inbox_runs().await?.is_empty() {
+        ensure!(Instant::now() < deadline, "an inbox is never emptied");
+        tokio::time::sleep(POLL).await;
+    }
     let code = world.server.terminate(EXIT).await;
     ensure!(code == 0, "the server ended with exit code {code}");
     Ok(Played { told, killed, discovered })
