@@ -36,6 +36,7 @@ mod ask;
 mod append;
 mod config;
 mod deletion;
+mod duties;
 mod error;
 mod feed;
 mod like;
@@ -50,6 +51,7 @@ mod tickets;
 mod types;
 
 pub use config::{Access, Config, DatabaseUrl, Synchronous, TailLimits};
+pub use duties::Duty;
 pub use error::{Entity, Error, Result};
 pub use feed::{FeedBounds, FeedFilter, FeedFollower, FeedPage};
 pub use model::Head;

@@ -40,6 +40,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio::sync::Mutex;
 
 use crate::config::Config;
+use crate::duties::Duty;
 use crate::error::{Error, Result};
 use crate::store::Home;
 
@@ -55,14 +56,28 @@ const MIGRATION_LOCK: i64 = 0x6d61_6370_0000_0001;
 /// Most appends at once.
 const APPENDERS: usize = 2;
 
-/// Two pools, and the connection that keeps our advisory lock.
+/// The advisory lock of a duty.
+fn duty_lock(duty: Duty) -> i64 {
+    match duty {
+        Duty::Discovery => 0x6d61_6370_0000_0002,
+        Duty::Signals => 0x6d61_6370_0000_0003,
+    }
+}
+
+/// Two pools, and the connection that keeps our advisory locks.
 pub(crate) struct Postgres {
     pool: Pool<Connection>,
     /// For appends alone: however many wait for an answer, what comes in is recorded.
     appenders: Pool<Connection>,
     url: String,
     /// Holds the lock on our own instance number for as long as we live.
-    liveness: Mutex<Option<Connection>>,
+    liveness: Mutex<Option<Liveness>>,
+}
+
+/// The connection that our advisory locks hang on, and the duties among them.
+struct Liveness {
+    conn: Connection,
+    duties: Vec<Duty>,
 }
 
 impl Postgres {
@@ -129,19 +144,44 @@ impl Postgres {
     /// # Errors
     /// [`Error::Unavailable`] when the database is away or the number is taken.
     pub(crate) async fn hold(&self, instance: i64) -> Result<()> {
-        let mut guard = self.liveness.lock().await;
-        if let Some(conn) = guard.as_mut()
-            && diesel::sql_query("SELECT 1").execute(conn).await.is_ok()
-        {
-            return Ok(());
+        self.live(&mut *self.liveness.lock().await, instance).await.map(drop)
+    }
+
+    async fn live<'a>(
+        &self,
+        liveness: &'a mut Option<Liveness>,
+        instance: i64,
+    ) -> Result<&'a mut Liveness> {
+        let kept = match liveness.take() {
+            Some(mut kept) => {
+                let answered = diesel::sql_query("SELECT 1").execute(&mut kept.conn).await;
+                answered.is_ok().then_some(kept)
+            }
+            None => None,
+        };
+        if let Some(kept) = kept {
+            return Ok(liveness.insert(kept));
         }
-        *guard = None;
         let mut conn = connect::establish(self.url.clone()).await.map_err(unavailable)?;
         if !try_lock(&mut conn, instance).await? {
             return Err(Error::Unavailable("our own instance lock is still held".to_owned()));
         }
-        *guard = Some(conn);
-        Ok(())
+        Ok(liveness.insert(Liveness { conn, duties: Vec::new() }))
+    }
+
+    /// Whether `instance`, which lives, has this duty, which nobody else has then.
+    pub(crate) async fn hold_duty(&self, instance: i64, duty: Duty) -> Result<bool> {
+        let mut guard = self.liveness.lock().await;
+        let Liveness { conn, duties } = self.live(&mut guard, instance).await?;
+        // A lock that is taken twice would have to be given back twice.
+        if duties.contains(&duty) {
+            return Ok(true);
+        }
+        let held = try_lock(conn, duty_lock(duty)).await?;
+        if held {
+            duties.push(duty);
+        }
+        Ok(held)
     }
 
     /// The same, once: whoever owns a run must be seen to live from the run's first moment.
@@ -153,7 +193,7 @@ impl Postgres {
     /// Whether no living process holds `instance`.
     pub(crate) async fn is_dead(&self, instance: i64) -> Result<bool> {
         let mut guard = self.liveness.lock().await;
-        let Some(conn) = guard.as_mut() else { return Ok(false) };
+        let Some(Liveness { conn, .. }) = guard.as_mut() else { return Ok(false) };
         if !try_lock(conn, instance).await? {
             return Ok(false);
         }
