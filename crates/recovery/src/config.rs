@@ -19,7 +19,7 @@ pub struct Config {
     pub backoff_max: Duration,
     /// How often all sessions are listed, in case the watch missed something.
     pub sweep: Duration,
-    /// How often dead instances' runs are looked for.
+    /// How often runs of dead instances are looked for, and the runs are shared anew.
     pub claim: Duration,
     /// How long a session that did not resolve must be silent before its history counts as read.
     pub settle_quiet: Duration,
@@ -42,7 +42,7 @@ impl Default for Config {
             backoff_base: Duration::from_millis(250),
             backoff_max: Duration::from_secs(30),
             sweep: Duration::from_secs(30),
-            claim: Duration::from_secs(2),
+            claim: Duration::from_secs(1),
             settle_quiet: Duration::from_secs(1),
             settle_patience: Duration::from_secs(5),
             overlap_patience: Duration::from_secs(5),

@@ -8,6 +8,7 @@ use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{Clock, RunDescriptor, RunId, RunState, SessionId};
 use control_plane_storage::model::{Created, Lease, NewRun};
 use control_plane_storage::{Error, Store};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,7 +20,7 @@ use crate::launch::{self, LaunchError, Launched};
 use crate::listeners::{Listener, Listeners};
 use crate::modes::ModeCheck;
 use crate::run::{self, Origin};
-use crate::{signals, watch};
+use crate::{claim, signals, watch};
 
 /// How often a run's task may panic before the run is parked.
 const MAX_PANICS: u32 = 3;
@@ -38,19 +39,23 @@ pub(crate) struct Context {
     pub(crate) budget: Arc<Budget>,
     pub(crate) listeners: Arc<Listeners>,
     pub(crate) modes: ModeCheck,
-    tasks: TaskTracker,
+    /// Runs may wait for an owner.
+    pub(crate) look: Notify,
+    pub(crate) tasks: TaskTracker,
     /// The engine stops, and no run has a task any more.
-    drained: CancellationToken,
+    pub(crate) drained: CancellationToken,
     /// The runs that have a task here.
     following: Mutex<HashMap<RunId, Followed>>,
 }
 
 /// A run that has a task here.
-struct Followed {
+pub(crate) struct Followed {
     /// The newest lease.
     lease: Lease,
     /// For a moment there may be two: the older one learns that it is fenced off.
     tasks: usize,
+    /// It was told to leave the run to others.
+    recalled: bool,
 }
 
 /// Launches and follows runs. Cloning it is cheap.
@@ -77,6 +82,7 @@ impl Engine {
             listeners: Arc::default(),
             modes: ModeCheck::default(),
             following: Mutex::default(),
+            look: Notify::new(),
             store,
             runtime,
             clock,
@@ -87,11 +93,20 @@ impl Engine {
         });
         context.tasks.spawn(watch::watch(Arc::clone(&context)));
         context.tasks.spawn(signals::watch(Arc::clone(&context)));
-        context.tasks.spawn(claim(Arc::clone(&context)));
+        claim::start(&context);
         let last = Arc::clone(&context);
         context.tasks.spawn(async move {
             last.stop.cancelled().await;
             last.drain(&last.following());
+            last.drained.cancelled().await;
+            // Nobody has to wait for us to be seen to be gone.
+            match last.store.runs_release().await {
+                Ok(0) => {}
+                Ok(count) => {
+                    tracing::info!(recovery.runs = count, "Left {count} runs to others");
+                }
+                Err(fault) => tracing::warn!(error = %fault, "Could not leave the runs to others"),
+            }
         });
         Self(context)
     }
@@ -184,7 +199,7 @@ pub enum AskError {
 }
 
 impl Context {
-    fn following(&self) -> MutexGuard<'_, HashMap<RunId, Followed>> {
+    pub(crate) fn following(&self) -> MutexGuard<'_, HashMap<RunId, Followed>> {
         self.following.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -192,13 +207,29 @@ impl Context {
     pub(crate) fn follow(self: Arc<Self>, lease: Lease, origin: Origin) {
         {
             let mut following = self.following();
-            let place = following.entry(lease.run_id).or_insert(Followed { lease, tasks: 0 });
+            let new = Followed { lease, tasks: 0, recalled: false };
+            let place = following.entry(lease.run_id).or_insert(new);
             place.tasks += 1;
+            place.recalled = false;
             gauge(following.len());
         }
         self.renewed(lease);
         let tasks = self.tasks.clone();
         tasks.spawn(async move { self.guard(lease.run_id, lease, origin).await });
+    }
+
+    /// Tells at most `at_most` of the runs' tasks to commit what they have and to leave their runs
+    /// to others; how many were told.
+    pub(crate) fn recall(&self, which: impl Fn(&RunId) -> bool, at_most: usize) -> usize {
+        let mut following = self.following();
+        let told = following.iter_mut().filter(|(id, place)| !place.recalled && which(id));
+        let mut count = 0;
+        for (id, place) in told.take(at_most) {
+            place.recalled = true;
+            self.listeners.recall(*id);
+            count += 1;
+        }
+        count
     }
 
     /// The run is followed under this lease now.
@@ -270,44 +301,6 @@ impl Context {
     pub(crate) fn listen(&self, session: &SessionId, run: RunId) -> Listener {
         self.listeners.listen(session.clone(), run)
     }
-}
-
-/// Keeps this process alive in the database's eyes, and takes the runs of those that are not.
-async fn claim(context: Arc<Context>) {
-    let mut ticks = tokio::time::interval(context.config.claim);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = context.stop.cancelled() => return,
-        }
-        if let Err(fault) = claim_once(&context).await {
-            tracing::warn!(error = %fault, "Could not look for runs without an owner");
-        }
-    }
-}
-
-async fn claim_once(context: &Arc<Context>) -> Result<(), Error> {
-    context.store.instance_hold().await?;
-    if context.config.recovery_enabled {
-        let leases = context.store.runs_claim().await?;
-        if !leases.is_empty() {
-            tracing::info!(recovery.runs = leases.len(), "Attaching {} runs again", leases.len());
-        }
-        for lease in leases {
-            metrics::counter!("macp_recovery_total", "status" => "claimed").increment(1);
-            Arc::clone(context).follow(lease, Origin::Recovered);
-        }
-    }
-    // Whoever asked may be another instance, or gone.
-    for id in context.store.inbox_runs().await? {
-        match context.serve_inbox(id).await {
-            // It was deleted while we looked.
-            Ok(()) | Err(Error::NotFound { .. }) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(())
 }
 
 /// Records a run and starts its task.

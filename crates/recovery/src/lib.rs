@@ -6,6 +6,7 @@
 
 mod backoff;
 mod budget;
+mod claim;
 mod committer;
 mod config;
 mod engine;

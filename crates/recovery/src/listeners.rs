@@ -1,4 +1,5 @@
-//! What runs are told while they work: what their session became, and that their inbox has news.
+//! What runs are told while they work: what their session became, that their inbox
+//! has news, and that others are to follow them.
 //!
 //! **Invariant:** nothing told is lost without a trace. A run that is told more than it can take in
 //! is told to look for itself instead.
@@ -36,6 +37,7 @@ struct Mailbox {
     hints: Mutex<VecDeque<Hint>>,
     news: Notify,
     asked: Notify,
+    recalled: Notify,
 }
 
 impl Listeners {
@@ -56,9 +58,18 @@ impl Listeners {
 
     /// Tells a run that something is in its inbox.
     pub(crate) fn nudge(&self, run: RunId) {
+        self.of(run, |mailbox| mailbox.asked.notify_one());
+    }
+
+    /// Tells a run's task to leave it to others.
+    pub(crate) fn recall(&self, run: RunId) {
+        self.of(run, |mailbox| mailbox.recalled.notify_one());
+    }
+
+    fn of(&self, run: RunId, tell: impl Fn(&Mailbox)) {
         let lock = lock(&self.0);
         let places = lock.values().flatten().filter(|(listening, _)| *listening == run);
-        places.for_each(|(_, mailbox)| mailbox.asked.notify_one());
+        places.for_each(|(_, mailbox)| tell(mailbox));
     }
 
     /// Whether nobody listens.
@@ -103,6 +114,11 @@ impl Listener {
     /// Waits until something may be in the inbox. Dropping the future loses nothing.
     pub(crate) async fn asked(&self) {
         self.mailbox.asked.notified().await;
+    }
+
+    /// Waits until the run is to be left to others. Dropping the future loses nothing.
+    pub(crate) async fn recalled(&self) {
+        self.mailbox.recalled.notified().await;
     }
 }
 

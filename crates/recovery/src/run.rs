@@ -40,6 +40,8 @@ pub(crate) enum Origin {
 enum Exit {
     /// The server stops.
     Stopped,
+    /// Another instance is to follow the run.
+    Recalled,
     /// The run has another owner.
     Fenced,
     /// The database refuses the run's data.
@@ -79,6 +81,7 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
         };
         match exit {
             Exit::Stopped => return,
+            Exit::Recalled => return release(&context, lease).await,
             // Whether it has, the renewal tells.
             Exit::Fenced => tracing::info!(run.id = %id, "Run {id} may have another owner now"),
             Exit::Parked(reason) => return park(&context, lease, reason).await,
@@ -125,6 +128,30 @@ pub(crate) async fn park(context: &Context, lease: Lease, reason: String) {
                 }
             }
             Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// Leaves a run to another instance. What was read of it is committed.
+async fn release(context: &Context, lease: Lease) {
+    loop {
+        match context.store.run_release(lease).await {
+            Ok(true) => {
+                tracing::debug!(run.id = %lease.run_id, "Left run {} to others", lease.run_id);
+                metrics::counter!("macp_recovery_total", "status" => "handed_over").increment(1);
+                return;
+            }
+            // It has another owner already.
+            Ok(false) => return,
+            Err(fault) if fault.is_transient() => {
+                if pause(context, Duration::from_millis(500)).await.is_err() {
+                    return;
+                }
+            }
+            Err(fault) => {
+                tracing::error!(run.id = %lease.run_id, error = %fault, "Could not leave a run");
+                return;
+            }
         }
     }
 }
@@ -224,6 +251,7 @@ impl<'a> Task<'a> {
                 biased;
                 () = self.context.stop.cancelled() => return Err(Exit::Stopped),
                 done = &mut work => return Ok(done),
+                () = listener.recalled() => return Err(Exit::Recalled),
                 () = listener.asked() => {}
             }
             self.take_inbox().await?;

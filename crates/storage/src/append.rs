@@ -101,6 +101,8 @@ impl Store {
             ..entry.clone()
         });
         self.0.hub.publish(run_id, entries);
+        let last = batch.run.last_seq;
+        self.tell(|news| news.wrote(run_id, last, base + last - batch.expected_seq));
         Appended::Committed
     }
 }

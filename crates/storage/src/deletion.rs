@@ -20,6 +20,7 @@ impl Store {
             let deleted = change!(store, deletion::delete(id, now))?;
             if deleted == Deleted::Done {
                 store.0.hub.remove(id);
+                store.tell(|news| news.gone.extend([id]));
             }
             Ok(deleted)
         })

@@ -19,7 +19,7 @@ use crate::model::LogEntry;
 use crate::store::Store;
 use crate::tail::TailEntry;
 use ring::Answer;
-use tail::{POLL, Tail, Told};
+use tail::{Tail, Told};
 
 pub(crate) use filter::FeedEntry;
 pub use filter::FeedFilter;
@@ -69,10 +69,15 @@ impl Store {
     /// From where to where the feed reaches now.
     pub async fn feed_bounds(&self) -> Result<FeedBounds> {
         let bounds = self.feed_bounds_now().await?;
-        if let Some(tail) = self.0.feed.followed() {
-            tail.reaches(self, bounds.last);
-        }
+        self.feed_reaches(bounds.last);
         Ok(bounds)
+    }
+
+    /// The feed has events up to here: whoever follows it is to see them.
+    pub(crate) fn feed_reaches(&self, last: Position) {
+        if let Some(tail) = self.0.feed.followed() {
+            tail.reaches(self, last);
+        }
     }
 
     /// Follows all runs from the event after `after`: what is there first, then what comes.
@@ -247,6 +252,6 @@ impl FeedFollower {
     /// Waits until there may be something new.
     pub async fn changed(&mut self) {
         // The sender lives in `self.tail`, so it cannot be gone.
-        let _ = tokio::time::timeout(POLL, self.news.changed()).await;
+        let _ = tokio::time::timeout(self.store.poll(), self.news.changed()).await;
     }
 }

@@ -18,6 +18,7 @@ use crate::model::{
     Artifact, Created, EventFilter, Head, LogEntry, NewRun, Page, ProjectionRow, RawEnvelope,
     RunFilter,
 };
+use crate::news::{Ears, Outgoing};
 use crate::postgres::Postgres;
 use crate::sqlite::Sqlite;
 use crate::tail::{Follower, Hub};
@@ -30,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) backend: Backend,
     pub(crate) hub: Hub,
     pub(crate) feed: Feed,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) ears: Ears,
     /// The number under which this process is alive, and owns runs.
     pub(crate) instance: i64,
     home: Home,
@@ -78,7 +81,19 @@ impl Store {
         };
         let instance = i64::from_be_bytes(rand::random::<[u8; 8]>()) & i64::MAX;
         let (hub, feed) = (Hub::new(config.tail), Feed::new(config.feed));
-        Ok(Self(Arc::new(Inner { backend, hub, feed, instance, home })))
+        let (outgoing, ears) = (Outgoing::default(), Ears::default());
+        let inner = Inner { backend, hub, feed, outgoing, ears, instance, home };
+        let store = Self(Arc::new(inner));
+        if let Backend::Postgres(db) = &store.0.backend {
+            // The connection is the store's own, so it must not keep the store alive.
+            let inner = Arc::downgrade(&store.0);
+            db.tell(Arc::new(move |heard| {
+                if let Some(inner) = inner.upgrade() {
+                    Self(inner).hear(heard);
+                }
+            }));
+        }
+        Ok(store)
     }
 
     /// `postgres` or `sqlite`.
@@ -332,6 +347,9 @@ impl Store {
                 db.hold_once(owner).await?;
             }
             let (created, entries) = change!(store, create::create(new, owner))?;
+            if let Some(last) = entries.last() {
+                store.tell(|news| news.wrote(run_id, last.seq, last.position));
+            }
             store.0.hub.publish(run_id, entries.into_iter());
             store.feed_news();
             Ok(created)

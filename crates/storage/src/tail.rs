@@ -2,14 +2,13 @@
 //!
 //! **Invariant:** a [`Follower`] gives every committed event once and in order. It is a cursor and
 //! reads; it owns no queue, so a slow one costs the writer nothing. However many follow a run, the
-//! database is asked how it is once per [`POLL`], and not at all while we write it.
+//! database is asked how it is now and then ([`Store::poll`]), and not at all while we write it.
 
 mod ring;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use control_plane_domain::{RunId, Seq};
 use tokio::sync::watch;
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 use crate::config::TailLimits;
 use crate::error::{Error, Result};
 use crate::model::{Head, LogEntry};
+use crate::news::POLL;
 use crate::store::Store;
 use ring::{Answer, Ring};
 
@@ -27,10 +27,6 @@ pub use ring::{KeptEntry, TailEntry};
 
 /// Most events that are read from the database at once.
 const PAGE: usize = 1000;
-/// How often the database is asked about a run when nobody here tells of news: another process may
-/// be the writer.
-const POLL: Duration = Duration::from_millis(500);
-
 /// A follower that is back for more within this time is quick enough to have the next page read
 /// while it is busy with the last one. For a slow one that would only take memory.
 const QUICK: Duration = Duration::from_millis(100);
@@ -75,6 +71,28 @@ impl Hub {
             }
         };
         tail.publish(entries);
+    }
+
+    /// Takes note of what another instance says: these logs reach this far.
+    pub(crate) fn hear(&self, logs: &BTreeMap<RunId, Seq>) {
+        let told: Vec<_> = {
+            let tails = lock(&self.tails);
+            let followed = |id| tails.get(id).and_then(Weak::upgrade);
+            logs.iter().filter_map(|(id, seq)| Some((followed(id)?, *seq))).collect()
+        };
+        for (tail, seq) in told {
+            lock(&tail.ring).hear(seq);
+            tail.tell();
+        }
+    }
+
+    /// Has everybody look into the database: something may have been missed.
+    pub(crate) fn doubt(&self) {
+        let followed: Vec<_> = lock(&self.tails).values().filter_map(Weak::upgrade).collect();
+        for tail in followed {
+            lock(&tail.ring).doubt();
+            tail.tell();
+        }
     }
 
     /// Forgets what a run's tail holds: the log may have another writer now.
@@ -258,7 +276,7 @@ impl Follower {
             self.behind = true;
             self.fell = true;
         }
-        ring.answer(self.cursor, limit, Instant::now())
+        ring.answer(self.cursor, limit, self.store.poll(), Instant::now())
     }
 
     async fn ask(&mut self, limit: usize) -> Result<Vec<TailEntry>> {
@@ -355,7 +373,7 @@ impl Follower {
         tokio::select! {
             _ = self.news.changed() => {}
             _duty = self.tail.watch_duty.lock() => {
-                let _ = tokio::time::timeout(POLL, self.news.changed()).await;
+                let _ = tokio::time::timeout(self.store.poll(), self.news.changed()).await;
             }
         }
     }

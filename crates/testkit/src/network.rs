@@ -8,7 +8,9 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Where a connection breaks.
@@ -38,6 +40,7 @@ impl Cut {
 pub struct Network {
     port: u16,
     cuts: Arc<Mutex<VecDeque<Cut>>>,
+    silent: watch::Sender<bool>,
     _accepting: AbortOnDropHandle<()>,
 }
 
@@ -53,17 +56,30 @@ impl Network {
         let port = address.unwrap_or_else(|error| panic!("no address: {error}")).port();
         let cuts = Arc::new(Mutex::new(cuts.into_iter().collect()));
         let shared = Arc::clone(&cuts);
+        let (silent, silence) = watch::channel(false);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(client, server, Arc::clone(&shared)));
+                let passing = pass_on(client, server, Arc::clone(&shared));
+                tokio::spawn(until_silent(passing, silence.clone()));
             }
         });
-        Self { port, cuts, _accepting: AbortOnDropHandle::new(accepting) }
+        Self { port, cuts, silent, _accepting: AbortOnDropHandle::new(accepting) }
     }
 
     /// The URL of a path that begins with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The port that clients connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// From now on nothing passes, in either direction and on no connection, and nobody is told:
+    /// each side is still acknowledged, and waits for the other.
+    pub fn fall_silent(&self) {
+        self.silent.send_replace(true);
     }
 
     /// How many cuts are still to come.
@@ -72,14 +88,43 @@ impl Network {
     }
 }
 
+/// Drives a connection, and holds it where it stands once there is silence.
+async fn until_silent(passing: impl Future<Output = ()>, silence: watch::Receiver<bool>) {
+    let mut silence = silence;
+    let mut passing = std::pin::pin!(passing);
+    let fallen = tokio::select! {
+        biased;
+        fallen = async { silence.wait_for(|silent| *silent).await.is_ok() } => fallen,
+        () = &mut passing => return,
+    };
+    if fallen {
+        std::future::pending::<()>().await;
+    }
+    // The network is gone, and can fall silent no more; what is open goes on.
+    passing.await;
+}
+
 async fn pass_on(client: TcpStream, server: u16, cuts: Arc<Mutex<VecDeque<Cut>>>) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let asking = tokio::spawn(async move {
+    let (from_server, mut to_server) = server.into_split();
+    let asking = async {
         let _ = copy(&mut from_client, &mut to_server).await;
-    });
-    let _asking = AbortOnDropHandle::new(asking);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = asking => {}
+        () = answer(from_server, &mut to_client, &cuts) => {}
+    }
+}
+
+/// Passes on what the server sends, up to its end or a cut.
+async fn answer(
+    from_server: OwnedReadHalf,
+    to_client: &mut OwnedWriteHalf,
+    cuts: &Mutex<VecDeque<Cut>>,
+) {
+    let mut from_server = from_server;
     let mut sent = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -89,7 +134,7 @@ async fn pass_on(client: TcpStream, server: u16, cuts: Arc<Mutex<VecDeque<Cut>>>
         }
         let before = sent.len();
         sent.extend_from_slice(buffer.get(..read).unwrap_or_default());
-        let place = due(&cuts, &sent);
+        let place = due(cuts, &sent);
         let until = place.unwrap_or(sent.len()).max(before);
         let passing = sent.get(before..until).unwrap_or_default();
         if to_client.write_all(passing).await.is_err() || place.is_some() {

@@ -162,11 +162,19 @@ impl ServerProcess {
     /// # Panics
     /// When it does not run, or has not ended within `deadline`, or not by itself.
     pub async fn terminate(&mut self, deadline: Duration) -> i32 {
+        self.signal("TERM");
+        self.ended(deadline).await
+    }
+
+    /// Sends it a signal: `STOP` freezes it, `CONT` lets it go on.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn signal(&self, name: &str) {
         let Some(pid) = self.pid() else { self.fail("the server does not run") };
         // The shell's own `kill`: small systems have no other.
-        let sent = Command::new("/bin/sh").args(["-c", &format!("kill -TERM {pid}")]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "SIGTERM could not be sent to {pid}");
-        self.ended(deadline).await
+        let sent = Command::new("/bin/sh").args(["-c", &format!("kill -{name} {pid}")]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "SIG{name} could not be sent to {pid}");
     }
 
     /// Waits until it has ended by itself, and returns its exit code.

@@ -155,7 +155,22 @@ impl SseClient {
         Self::request(url, last_event_id, None).await
     }
 
+    /// Opens a stream, with a `Last-Event-ID` header if there is a last id; `None` when nobody
+    /// answers.
+    pub async fn try_open(url: impl Into<String>, last_event_id: Option<&str>) -> Option<Self> {
+        Self::try_request(url.into(), last_event_id.map(str::to_owned), None).await.ok()
+    }
+
     async fn request(url: String, last_event_id: Option<String>, key: Option<&str>) -> Self {
+        let opened = Self::try_request(url.clone(), last_event_id, key).await;
+        opened.unwrap_or_else(|error| panic!("{url} cannot be opened: {error}"))
+    }
+
+    async fn try_request(
+        url: String,
+        last_event_id: Option<String>,
+        key: Option<&str>,
+    ) -> reqwest::Result<Self> {
         let mut request = crate::http_client().get(&url).header("accept", "text/event-stream");
         if let Some(id) = &last_event_id {
             request = request.header("last-event-id", id);
@@ -163,9 +178,8 @@ impl SseClient {
         if let Some(key) = key {
             request = request.header("authorization", format!("Bearer {key}"));
         }
-        let response =
-            request.send().await.unwrap_or_else(|error| panic!("{url} cannot be opened: {error}"));
-        Self {
+        let response = request.send().await?;
+        Ok(Self {
             url,
             status: response.status().as_u16(),
             headers: response.headers().clone(),
@@ -175,7 +189,7 @@ impl SseClient {
             last_event_id,
             retry: None,
             comments: 0,
-        }
+        })
     }
 
     /// The response's status.

@@ -63,6 +63,7 @@ struct Looking {
 /// What happened next.
 enum Next {
     Stop,
+    Recalled,
     Committed(Option<Appended>),
     Looked(Result<SessionInfo, RuntimeError>),
     Asked,
@@ -90,8 +91,8 @@ impl Task<'_> {
             self.lifecycle(state)?;
         }
         let ended = match self.read(main, &mut beside).await {
-            // What was read before the stop is kept.
-            ended @ (Ok(_) | Err(Exit::Stopped)) => ended,
+            // What was read before is kept.
+            ended @ (Ok(_) | Err(Exit::Stopped | Exit::Recalled)) => ended,
             Err(exit) => return Err(exit),
         };
         settled(answer(beside.in_flight.take()).await)?;
@@ -119,6 +120,7 @@ impl Task<'_> {
             let quiet_at = beside.settling.as_ref().map_or(idle_at, |over| over.deadline);
             match self.next(&mut main, beside, quiet_at).await {
                 Next::Stop => return Err(Exit::Stopped),
+                Next::Recalled => return Err(Exit::Recalled),
                 Next::Committed(done) => {
                     beside.in_flight = None;
                     self.ledger.committed();
@@ -193,6 +195,7 @@ impl Task<'_> {
         tokio::select! {
             biased;
             () = self.context.stop.cancelled() => Next::Stop,
+            () = self.listener.recalled() => Next::Recalled,
             done = some(in_flight.as_mut()) => Next::Committed(done.ok()),
             answer = some(looking) => Next::Looked(answer),
             fetched = some(fetching.as_mut()) => Next::Fetched(fetched),

@@ -14,6 +14,7 @@ mod database;
 mod inbox;
 mod odd;
 mod ownership;
+mod sharing;
 
 use control_plane_domain::SessionId;
 use control_plane_testkit::agent::{Cast, SessionSpec};

@@ -227,15 +227,15 @@ async fn without_recovery_runs_are_left_alone() {
 }
 
 /// An engine in a process of its own, as far as the database can tell.
-struct Doomed {
+pub(super) struct Doomed {
     host: Option<tokio::runtime::Runtime>,
-    engine: Engine,
+    pub(super) engine: Engine,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Doomed {
-    async fn start(database: &TestDb, runtime: control_plane_runtime::Client) -> Self {
+    pub(super) async fn start(database: &TestDb, runtime: control_plane_runtime::Client) -> Self {
         let host = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -253,7 +253,7 @@ impl Doomed {
         Self { host: Some(host), engine, stop, tasks }
     }
 
-    async fn post(&self, session: &SessionId) -> RunId {
+    pub(super) async fn post(&self, session: &SessionId) -> RunId {
         let (engine, asked) = (self.engine.clone(), descriptor(session, message::DECISION));
         let host = self.host.as_ref().unwrap();
         host.spawn(async move { engine.launch(asked).await }).await.unwrap().unwrap().run_id
@@ -264,7 +264,7 @@ impl Doomed {
         self.host.take().unwrap().shutdown_background();
     }
 
-    async fn leave(mut self) {
+    pub(super) async fn leave(mut self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

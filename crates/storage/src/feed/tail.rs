@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** at most one page is being read for all followers together, in a task of its own,
 //! so that no follower that is dropped or slow holds up another. Who asks whether something is new
-//! gets an answer that was read after it asked, or at most [`POLL`] before if nobody here wrote
-//! since.
+//! gets an answer that was read after it asked, or at most one [`Store::poll`] before if
+//! nobody is known to have written since.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -18,9 +18,6 @@ use crate::config::TailLimits;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// How often the database is asked when nobody here tells of news: another process may be the
-/// writer.
-pub(super) const POLL: Duration = Duration::from_millis(500);
 /// Most events that are read at once.
 const PAGE: usize = 512;
 
@@ -77,8 +74,8 @@ struct State {
 
 impl State {
     /// Whether what the ring holds is all there is.
-    fn is_fresh(&self, now: Instant) -> bool {
-        let recent = self.checked.is_some_and(|at| now.duration_since(at) < POLL);
+    fn is_fresh(&self, poll: Duration, now: Instant) -> bool {
+        let recent = self.checked.is_some_and(|at| now.duration_since(at) < poll);
         self.done == self.wanted && recent
     }
 }
@@ -126,7 +123,7 @@ impl Tail {
         let mut state = lock(&self.state);
         match state.ring.as_ref().map(|ring| ring.answer(cursor, limit, filter)) {
             Some(answer @ (Answer::Events { .. } | Answer::Before(_))) => Told::Ring(answer),
-            Some(Answer::AtEnd) if state.is_fresh(Instant::now()) => Told::Nothing,
+            Some(Answer::AtEnd) if state.is_fresh(store.poll(), Instant::now()) => Told::Nothing,
             Some(Answer::AtEnd) | None => {
                 if state.done == state.wanted {
                     state.wanted += 1;

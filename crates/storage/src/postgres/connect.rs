@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection};
+use futures_util::{StreamExt, stream};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::TlsStream;
+use tokio_postgres::{AsyncMessage, Client, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::{Url, form_urlencoded};
 
+use super::liveness::{Ears, Heard};
 use crate::error::{Error, Result};
 
 /// How long opening a connection to one host may take, unless the URL says.
@@ -49,17 +53,34 @@ pub(super) fn check(url: &str) -> Result<()> {
 
 /// Opens a connection.
 pub(super) async fn establish(url: String) -> ConnectionResult<AsyncPgConnection> {
+    open(url, None).await
+}
+
+/// The same, and tells `ears` of every notification, and when the connection is gone. `number` is
+/// what it is called there.
+pub(super) async fn establish_listening(
+    url: String,
+    number: u64,
+    ears: Option<Arc<Ears>>,
+) -> ConnectionResult<AsyncPgConnection> {
+    open(url, ears.map(|ears| (number, ears))).await
+}
+
+async fn open(
+    url: String,
+    listening: Option<(u64, Arc<Ears>)>,
+) -> ConnectionResult<AsyncPgConnection> {
     let bad = |fault: &dyn std::error::Error| ConnectionError::BadConnection(super::chain(fault));
     let target = target(&url).map_err(|fault| bad(&fault))?;
     let mut conn = if target.config.get_ssl_mode() == SslMode::Disable {
         let (client, connection) =
             target.config.connect(tokio_postgres::NoTls).await.map_err(|fault| bad(&fault))?;
-        AsyncPgConnection::try_from_client_and_connection(client, connection).await?
+        drive(client, connection, listening).await?
     } else {
         let connector = MakeRustlsConnect::new(tls(&target).map_err(|fault| bad(&fault))?);
         let (client, connection) =
             target.config.connect(connector).await.map_err(|fault| bad(&fault))?;
-        AsyncPgConnection::try_from_client_and_connection(client, connection).await?
+        drive(client, connection, listening).await?
     };
     // A commit that we report is on disk, and a fence sees the newest row, whatever the server's
     // defaults are.
@@ -69,6 +90,38 @@ pub(super) async fn establish(url: String) -> ConnectionResult<AsyncPgConnection
     .await
     .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
+}
+
+/// Has the connection driven by a task of its own.
+async fn drive<S>(
+    client: Client,
+    connection: tokio_postgres::Connection<Socket, S>,
+    listening: Option<(u64, Arc<Ears>)>,
+) -> ConnectionResult<AsyncPgConnection>
+where
+    S: TlsStream + Unpin + Send + 'static,
+{
+    match listening {
+        Some((number, ears)) => {
+            tokio::spawn(listen(connection, number, ears));
+            AsyncPgConnection::try_from(client).await
+        }
+        None => AsyncPgConnection::try_from_client_and_connection(client, connection).await,
+    }
+}
+
+async fn listen<S>(connection: tokio_postgres::Connection<Socket, S>, number: u64, ears: Arc<Ears>)
+where
+    S: TlsStream + Unpin,
+{
+    let mut connection = connection;
+    let mut messages = stream::poll_fn(move |context| connection.poll_message(context));
+    while let Some(Ok(message)) = messages.next().await {
+        if let AsyncMessage::Notification(note) = message {
+            ears(Heard::Said(note.payload()));
+        }
+    }
+    ears(Heard::Lost(number));
 }
 
 /// Takes `sslmode` and `sslrootcert` out of the URL: tokio-postgres knows only three modes.

@@ -3,6 +3,8 @@
 mod append;
 mod connect;
 mod dialect;
+pub(crate) mod instances;
+mod liveness;
 mod schema;
 
 #[path = "../queries/create.rs"]
@@ -28,6 +30,7 @@ pub(crate) mod snapshots;
 #[path = "../queries/tickets.rs"]
 pub(crate) mod tickets;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use diesel::ConnectionError;
@@ -40,11 +43,12 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use tokio::sync::Mutex;
 
 use crate::config::Config;
-use crate::duties::Duty;
 use crate::error::{Error, Result};
 use crate::store::Home;
 
 pub(crate) use append::append;
+use liveness::{Ears, Liveness};
+pub(crate) use liveness::{Heard, TAKERS};
 
 pub(crate) type Connection = AsyncPgConnection;
 pub(crate) type Db = diesel::pg::Pg;
@@ -70,14 +74,10 @@ pub(crate) struct Postgres {
     /// For appends alone: however many wait for an answer, what comes in is recorded.
     appenders: Pool<Connection>,
     url: String,
-    /// Holds the lock on our own instance number for as long as we live.
-    liveness: Mutex<Option<Liveness>>,
-}
-
-/// The connection that our advisory locks hang on, and the duties among them.
-struct Liveness {
-    conn: Connection,
-    duties: Vec<Duty>,
+    /// Shows for as long as we live that we do.
+    liveness: Mutex<Liveness>,
+    /// Who is told of hints.
+    ears: OnceLock<Arc<Ears>>,
 }
 
 impl Postgres {
@@ -87,12 +87,19 @@ impl Postgres {
             pool: pool(url, config, &home, config.pool_max)?,
             appenders: pool(url, config, &home, APPENDERS)?,
             url: url.to_owned(),
-            liveness: Mutex::new(None),
+            liveness: Mutex::default(),
+            ears: OnceLock::new(),
         })
     }
 
     pub(crate) async fn appender(&self) -> Result<Object<Connection>> {
         self.appenders.get().await.map_err(|fault| Error::Unavailable(chain(&fault)))
+    }
+
+    /// Hints are told to `ears` from now on.
+    pub(crate) fn tell(&self, ears: Arc<Ears>) {
+        // The store does this once, when it is opened.
+        let _ = self.ears.set(ears);
     }
 
     pub(crate) async fn connection(&self) -> Result<Object<Connection>> {
@@ -138,71 +145,6 @@ impl Postgres {
             .map_err(|_join| Error::Task)?
             .map_err(|fault| Error::Migration(fault.to_string()))
     }
-
-    /// Makes this process alive under `instance` (again, when the connection was lost).
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] when the database is away or the number is taken.
-    pub(crate) async fn hold(&self, instance: i64) -> Result<()> {
-        self.live(&mut *self.liveness.lock().await, instance).await.map(drop)
-    }
-
-    async fn live<'a>(
-        &self,
-        liveness: &'a mut Option<Liveness>,
-        instance: i64,
-    ) -> Result<&'a mut Liveness> {
-        let kept = match liveness.take() {
-            Some(mut kept) => {
-                let answered = diesel::sql_query("SELECT 1").execute(&mut kept.conn).await;
-                answered.is_ok().then_some(kept)
-            }
-            None => None,
-        };
-        if let Some(kept) = kept {
-            return Ok(liveness.insert(kept));
-        }
-        let mut conn = connect::establish(self.url.clone()).await.map_err(unavailable)?;
-        if !try_lock(&mut conn, instance).await? {
-            return Err(Error::Unavailable("our own instance lock is still held".to_owned()));
-        }
-        Ok(liveness.insert(Liveness { conn, duties: Vec::new() }))
-    }
-
-    /// Whether `instance`, which lives, has this duty, which nobody else has then.
-    pub(crate) async fn hold_duty(&self, instance: i64, duty: Duty) -> Result<bool> {
-        let mut guard = self.liveness.lock().await;
-        let Liveness { conn, duties } = self.live(&mut guard, instance).await?;
-        // A lock that is taken twice would have to be given back twice.
-        if duties.contains(&duty) {
-            return Ok(true);
-        }
-        let held = try_lock(conn, duty_lock(duty)).await?;
-        if held {
-            duties.push(duty);
-        }
-        Ok(held)
-    }
-
-    /// The same, once: whoever owns a run must be seen to live from the run's first moment.
-    pub(crate) async fn hold_once(&self, instance: i64) -> Result<()> {
-        let held = self.liveness.lock().await.is_some();
-        if held { Ok(()) } else { self.hold(instance).await }
-    }
-
-    /// Whether no living process holds `instance`.
-    pub(crate) async fn is_dead(&self, instance: i64) -> Result<bool> {
-        let mut guard = self.liveness.lock().await;
-        let Some(Liveness { conn, .. }) = guard.as_mut() else { return Ok(false) };
-        if !try_lock(conn, instance).await? {
-            return Ok(false);
-        }
-        diesel::sql_query("SELECT pg_advisory_unlock($1)")
-            .bind::<diesel::sql_types::BigInt, _>(instance)
-            .execute(conn)
-            .await?;
-        Ok(true)
-    }
 }
 
 /// Connections that are opened when they are needed, at most `size`.
@@ -234,13 +176,6 @@ pub(crate) fn settle<T>(conn: Object<Connection>, done: &Result<T>) {
     if let Err(Error::Unavailable(_)) = done {
         drop(Object::take(conn));
     }
-}
-
-async fn try_lock(conn: &mut Connection, key: i64) -> Result<bool> {
-    diesel::define_sql_function!(
-        fn pg_try_advisory_lock(key: diesel::sql_types::BigInt) -> diesel::sql_types::Bool
-    );
-    Ok(diesel::select(pg_try_advisory_lock(key)).get_result(conn).await?)
 }
 
 fn unavailable(fault: ConnectionError) -> Error {

@@ -1,10 +1,10 @@
 //! Who follows which run (`owner`, `epoch`), and what is asked of it (`run_inbox`).
 
 use control_plane_domain::{RunId, Timestamp};
-use diesel::dsl::sql;
+use diesel::dsl::{count, count_star, sql};
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool};
+use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 
@@ -14,44 +14,47 @@ use crate::error::Result;
 use crate::model::{InboxItem, Lease};
 use crate::types::DbUuid;
 
-/// No instance has this number: they are not negative.
-const NOBODY: i64 = -1;
-
 /// The run is not over. As plain text, so that both planners see that `runs_active_idx` has it all.
-fn is_active() -> SqlLiteral<Bool> {
-    sql("runs.status IN ('queued', 'starting', 'binding_session', 'running', 'suspended')")
+pub(crate) const ACTIVE: &str =
+    "runs.status IN ('queued', 'starting', 'binding_session', 'running', 'suspended')";
+
+pub(crate) fn is_active() -> SqlLiteral<Bool> {
+    sql(ACTIVE)
 }
 
-/// The owners of runs that are not over; `None` for runs without one.
-pub(crate) async fn active_owners(conn: &mut Connection) -> Result<Vec<Option<i64>>> {
-    Ok(runs::table.filter(is_active()).select(runs::owner).distinct().load(conn).await?)
+/// The owners of runs that are not over, how many each has, and how many of these are parked;
+/// `None` for runs without one.
+pub(crate) async fn owners(conn: &mut Connection) -> Result<Vec<(Option<i64>, i64, i64)>> {
+    let counts = (runs::owner, count_star(), count(runs::parked_reason));
+    Ok(runs::table.filter(is_active()).group_by(runs::owner).select(counts).load(conn).await?)
 }
 
-/// Takes the active runs of `from` for `to`. The epoch goes up first, so the old owner's writes
-/// fail from here on.
-pub(crate) async fn take_over(
-    conn: &mut Connection,
-    from: Option<i64>,
-    to: i64,
-) -> Result<Vec<Lease>> {
-    // The same as `owner IS NOT DISTINCT FROM from`, which only PostgreSQL has.
-    let owned_by = from.unwrap_or(NOBODY);
-    let rows: Vec<(DbUuid, i64)> = diesel::update(
-        runs::table.filter(is_active()).filter(
-            runs::owner
-                .eq(owned_by)
-                .or(runs::owner.is_null().and(owned_by.into_sql::<BigInt>().eq(NOBODY))),
-        ),
+/// The runs of `owner` that are not over.
+pub(crate) async fn owned(conn: &mut Connection, owner: i64) -> Result<Vec<RunId>> {
+    let mine = runs::table.filter(is_active()).filter(runs::owner.eq(owner));
+    let ids: Vec<DbUuid> = mine.select(runs::id).load(conn).await?;
+    Ok(ids.into_iter().map(|id| RunId(id.0)).collect())
+}
+
+/// Leaves a run to whoever wants it. The epoch goes up, so nothing can be written any more under
+/// the lease. `false` when it was over already.
+pub(crate) async fn release(conn: &mut Connection, lease: Lease) -> Result<bool> {
+    let released = diesel::update(
+        runs::table.find(DbUuid(lease.run_id.0)).filter(runs::epoch.eq(lease.epoch)),
     )
-    .set((
-        runs::owner.eq(to),
-        runs::epoch.eq(runs::epoch + 1),
-        runs::parked_reason.eq(None::<String>),
-    ))
-    .returning((runs::id, runs::epoch))
-    .get_results(conn)
+    .set((runs::owner.eq(None::<i64>), runs::epoch.eq(runs::epoch + 1)))
+    .execute(conn)
     .await?;
-    Ok(rows.into_iter().map(|(id, epoch)| Lease { run_id: RunId(id.0), epoch }).collect())
+    Ok(released == 1)
+}
+
+/// The same for every run of `owner` that is not over; how many there were.
+pub(crate) async fn release_all(conn: &mut Connection, owner: i64) -> Result<usize> {
+    let released = diesel::update(runs::table.filter(is_active()).filter(runs::owner.eq(owner)))
+        .set((runs::owner.eq(None::<i64>), runs::epoch.eq(runs::epoch + 1)))
+        .execute(conn)
+        .await?;
+    Ok(released)
 }
 
 /// Takes one run, whatever its state and owner.

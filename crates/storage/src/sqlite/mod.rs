@@ -3,6 +3,7 @@
 mod append;
 mod checkpoint;
 mod dialect;
+pub(crate) mod instances;
 mod lock;
 mod schema;
 

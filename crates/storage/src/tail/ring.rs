@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use control_plane_domain::Seq;
 use tokio::time::Instant;
 
-use super::POLL;
 use crate::config::TailLimits;
 use crate::model::{Head, LogEntry};
 
@@ -78,6 +78,8 @@ pub(super) struct Ring {
     end: Option<Seq>,
     /// The last event that the database has told of.
     latest: Seq,
+    /// The last event that another instance has told of.
+    told: Seq,
     /// When we last knew that nothing follows `end`.
     checked: Option<Instant>,
     /// The run as it is after `end`, once it is over.
@@ -105,6 +107,7 @@ impl Ring {
             since: 0,
             end: None,
             latest: 0,
+            told: 0,
             checked: None,
             ended: None,
         }
@@ -167,7 +170,13 @@ impl Ring {
 
     /// Answers a follower. Who is told to poll does so for all: the others are told that there is
     /// nothing until it is time again.
-    pub(super) fn answer(&mut self, cursor: Seq, limit: usize, now: Instant) -> Answer {
+    pub(super) fn answer(
+        &mut self,
+        cursor: Seq,
+        limit: usize,
+        poll: Duration,
+        now: Instant,
+    ) -> Answer {
         if self.end.is_none_or(|end| cursor > end) {
             return Answer::Ask;
         }
@@ -175,7 +184,7 @@ impl Ring {
             if self.latest > cursor {
                 return Answer::Ask;
             }
-            if self.checked.is_some_and(|checked| now.duration_since(checked) < POLL) {
+            if self.checked.is_some_and(|checked| now.duration_since(checked) < poll) {
                 return Answer::Nothing;
             }
             self.checked = Some(now);
@@ -227,10 +236,22 @@ impl Ring {
         if self.end == Some(known) {
             self.checked = complete.then_some(now);
             if complete {
-                self.latest = known;
+                // What we were told of while this was being read is still to come.
+                self.latest = known.max(self.told);
             }
         }
         self.end != before
+    }
+
+    /// Takes note of what another instance says: the log reaches this far.
+    pub(super) fn hear(&mut self, seq: Seq) {
+        self.told = self.told.max(seq);
+        self.latest = self.latest.max(seq);
+    }
+
+    /// There may be more than is known.
+    pub(super) fn doubt(&mut self) {
+        self.checked = None;
     }
 
     /// Takes note of how the database says the run is, if it was asked when `cursor` was the end

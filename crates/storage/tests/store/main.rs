@@ -39,6 +39,7 @@ mod feed;
 mod feed_follow;
 mod feed_property;
 mod follow;
+mod hints;
 mod inbox;
 mod interleavings;
 mod lists;

@@ -93,6 +93,95 @@ on_both_databases! {
     }
 }
 
+on_both_databases! {
+    async fn a_run_that_was_left_is_free_and_its_lease_is_over(database: TestDb) {
+        let store = holding(&database).await;
+        let (one, other) = (Writer::create(&store).await, Writer::create(&store).await);
+        let mut new = new_run();
+        new.run.state = RunState::Completed;
+        Writer::create_from(&store, new).await;
+        assert_eq!(store.runs_owned().await.unwrap().len(), 2);
+
+        assert!(store.run_release(one.lease).await.unwrap());
+
+        assert!(!store.run_release(one.lease).await.unwrap(), "that was over");
+        assert_eq!(store.append(vec![one.batch(1)]).await, [Appended::Fenced]);
+        let census = store.census().await.unwrap();
+        assert_eq!((census.mine, census.free, census.all), (1, 1, 2));
+        assert_eq!(claim(&store).await, [Lease { run_id: one.id(), epoch: 3 }]);
+        assert_eq!(store.runs_release().await.unwrap(), 2, "what is over has no use for an owner");
+        assert_eq!(store.append(vec![other.batch(1)]).await, [Appended::Fenced]);
+        assert_eq!(store.census().await.unwrap().free, 2);
+    }
+
+    async fn no_more_runs_are_taken_than_are_wanted(database: TestDb) {
+        let store = holding(&database).await;
+        for _ in 0..5 {
+            Writer::create(&store).await;
+        }
+        store.runs_release().await.unwrap();
+        let census = store.census().await.unwrap();
+
+        let leases = store.runs_take(&census, 3).await.unwrap();
+
+        assert_eq!(leases.len(), 3);
+        assert_eq!(store.runs_owned().await.unwrap().len(), 3);
+        assert_eq!(store.runs_take(&census, 3).await.unwrap().len(), 2);
+        assert_eq!(store.runs_take(&census, 3).await.unwrap(), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_take_runs_are_counted_while_they_live_and_want_to() {
+    let database = TestDb::postgres();
+    let (first, second, reader) =
+        (holding(&database).await, holding(&database).await, holding(&database).await);
+    Writer::create(&reader).await;
+    let takers = async || reader.census().await.unwrap().takers;
+    assert_eq!(takers().await, 0);
+
+    first.instance_takes_runs(true).await.unwrap();
+    first.instance_takes_runs(true).await.unwrap();
+    second.instance_takes_runs(true).await.unwrap();
+    assert_eq!(takers().await, 2);
+    first.instance_takes_runs(false).await.unwrap();
+    assert_eq!(takers().await, 1);
+    drop(second);
+
+    wait_until(DEADLINE, async || takers().await == 0).await;
+    assert_eq!(reader.census().await.unwrap().mine, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_who_take_their_shares_at_once_take_different_runs() {
+    let database = TestDb::postgres();
+    let leaving = holding(&database).await;
+    for _ in 0..30 {
+        Writer::create(&leaving).await;
+    }
+    let heirs = [holding(&database).await, holding(&database).await, holding(&database).await];
+    leaving.runs_release().await.unwrap();
+    let share = async |store: &Store| {
+        let census = store.census().await.unwrap();
+        store.runs_take(&census, 10).await.unwrap()
+    };
+
+    let [first, second, third] = &heirs;
+    let mut taken = 0;
+    while taken < 30 {
+        // Who meets the others in the middle of it gets the rest at the next look.
+        let (a, b, c) = tokio::join!(share(first), share(second), share(third));
+        assert!(a.len().max(b.len()).max(c.len()) <= 10);
+        taken += a.len() + b.len() + c.len();
+    }
+
+    let owned = async |store: &Store| store.runs_owned().await.unwrap();
+    let mut all = [owned(first).await, owned(second).await, owned(third).await].concat();
+    all.sort();
+    all.dedup();
+    assert_eq!((taken, all.len()), (30, 30));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_living_store_keeps_its_runs() {
     let database = TestDb::postgres();

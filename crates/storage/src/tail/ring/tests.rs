@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
+use crate::news::POLL;
 
 const LIMITS: TailLimits = TailLimits { events: 8, bytes: 64 * 1024 };
 
@@ -46,7 +47,7 @@ fn head(state: RunState, last_seq: Seq) -> Head {
 
 /// What a ring says: events, or in a word.
 fn told(ring: &mut Ring, cursor: Seq, limit: usize, now: Instant) -> String {
-    match ring.answer(cursor, limit, now) {
+    match ring.answer(cursor, limit, POLL, now) {
         Answer::Events(events) => {
             let seqs: Vec<String> = events.iter().map(|event| event.seq.to_string()).collect();
             seqs.join(" ")
@@ -105,6 +106,26 @@ fn a_poll_that_was_overtaken_says_nothing() {
     ring.learn_head(3, &head(RunState::Running, 3), now);
 
     assert_eq!(held(&ring), [1, 2, 3, 4]);
+}
+
+#[test]
+fn what_another_instance_tells_is_read_at_once_also_when_a_read_was_under_way() {
+    let now = Instant::now();
+    let mut ring = ring(1..=3, now);
+    assert_eq!(told(&mut ring, 3, 10, now), "nothing");
+
+    ring.hear(5);
+    assert_eq!(told(&mut ring, 3, 10, now), "ask");
+    // This read began before the other instance wrote.
+    ring.learn(3, &page(4..=4), 10, now);
+
+    assert_eq!(told(&mut ring, 4, 10, now), "ask");
+    assert!(!ring.ends_at(4));
+    ring.learn(4, &page(5..=5), 10, now);
+    assert_eq!(told(&mut ring, 5, 10, now), "nothing");
+    assert!(ring.ends_at(5));
+    ring.doubt();
+    assert_eq!(told(&mut ring, 5, 10, now), "poll");
 }
 
 #[test]
