@@ -9,16 +9,16 @@ mod ring;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use control_plane_domain::{RunId, Seq};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::config::TailLimits;
 use crate::error::{Error, Result};
 use crate::model::{Head, LogEntry};
-use crate::news::POLL;
 use crate::store::Store;
 use ring::{Answer, Ring};
 
@@ -30,6 +30,8 @@ const PAGE: usize = 1000;
 /// A follower that is back for more within this time is quick enough to have the next page read
 /// while it is busy with the last one. For a slow one that would only take memory.
 const QUICK: Duration = Duration::from_millis(100);
+/// How long [`Follower::changed`] waits at most.
+const SOON: Duration = Duration::from_millis(100);
 
 /// The tails of the runs that somebody follows.
 pub(crate) struct Hub {
@@ -82,7 +84,8 @@ impl Hub {
         };
         for (tail, seq) in told {
             lock(&tail.ring).hear(seq);
-            tail.tell();
+            // One reads, and then the others find it in memory.
+            tail.hint.notify_one();
         }
     }
 
@@ -122,6 +125,8 @@ struct Tail {
     asking: tokio::sync::Mutex<()>,
     /// Held by the one who is to look into the database when there is no news for a while.
     watch_duty: tokio::sync::Mutex<()>,
+    /// Whoever has that duty is to look now.
+    hint: Notify,
     /// Goes up with every change; followers wait on it.
     news: watch::Sender<u64>,
 }
@@ -133,6 +138,7 @@ impl Tail {
             gone: AtomicBool::new(false),
             asking: tokio::sync::Mutex::default(),
             watch_duty: tokio::sync::Mutex::default(),
+            hint: Notify::new(),
             news: watch::Sender::new(0),
         }
     }
@@ -373,14 +379,19 @@ impl Follower {
         tokio::select! {
             _ = self.news.changed() => {}
             _duty = self.tail.watch_duty.lock() => {
-                let _ = tokio::time::timeout(self.store.poll(), self.news.changed()).await;
+                tokio::select! {
+                    _ = self.news.changed() => {}
+                    () = self.tail.hint.notified() => {}
+                    () = tokio::time::sleep(self.store.poll()) => {}
+                }
             }
         }
     }
 
-    /// Waits until there is news, but not for long.
+    /// Waits until there is news, but not for long: for those few who wait for something that need
+    /// not be an event.
     pub async fn changed(&mut self) {
         // The sender lives in `self.tail`, so it cannot be gone.
-        let _ = tokio::time::timeout(POLL, self.news.changed()).await;
+        let _ = tokio::time::timeout(SOON, self.news.changed()).await;
     }
 }

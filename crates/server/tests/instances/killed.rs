@@ -46,8 +46,8 @@ async fn a_hundred_runs_and_their_watchers_survive_kills_of_any_process() {
         // The agents go on all the while; the kill comes after some of it is recorded, and the
         // process comes back while they talk.
         let victim = random.random_range(0..SERVERS);
-        let kill_at = fleet.events().await + random.random_range(1..2 * RUNS as i64);
-        let talking = say(&cast, told, Say::More(3));
+        let kill_at = fleet.events().await + random.random_range(1..RUNS as i64);
+        let talking = say(&cast, told, Say::More(2));
         let killing = async {
             fleet.has_events(kill_at).await;
             fleet.servers[victim].kill();

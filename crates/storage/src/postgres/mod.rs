@@ -60,14 +60,6 @@ const MIGRATION_LOCK: i64 = 0x6d61_6370_0000_0001;
 /// Most appends at once.
 const APPENDERS: usize = 2;
 
-/// The advisory lock of a duty.
-fn duty_lock(duty: Duty) -> i64 {
-    match duty {
-        Duty::Discovery => 0x6d61_6370_0000_0002,
-        Duty::Signals => 0x6d61_6370_0000_0003,
-    }
-}
-
 /// Two pools, and the connection that keeps our advisory locks.
 pub(crate) struct Postgres {
     pool: Pool<Connection>,

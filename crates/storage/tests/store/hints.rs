@@ -47,6 +47,33 @@ async fn an_instance_hears_of_what_another_one_writes_without_asking() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_follow_a_run_one_reads_what_was_told() {
+    const FOLLOWERS: usize = 60;
+    let database = TestDb::postgres();
+    let (writing, reading) = (listening(&database).await, listening(&database).await);
+    let mut writer = Writer::create(&writing).await;
+    let mut waiting = Vec::new();
+    for _ in 0..FOLLOWERS {
+        let mut follower = reading.follow(writer.id(), 0);
+        assert_eq!(follower.next(10).await.unwrap().len(), 1);
+        assert_eq!(follower.try_next(10).await.unwrap().len(), 0);
+        waiting.push(tokio::spawn(async move {
+            assert_eq!(follower.next(10).await.unwrap().len(), 1);
+            follower.reads_from_store()
+        }));
+    }
+    let batch = writer.batch(1);
+    writer.commit(&writing, batch).await;
+
+    let mut from_store = 0;
+    for follower in waiting {
+        from_store += usize::from(follower.await.unwrap());
+    }
+
+    assert!(from_store < FOLLOWERS / 4, "{from_store} of {FOLLOWERS} asked the database");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_instance_is_told_what_is_asked_and_that_runs_are_free() {
     let database = TestDb::postgres();
     let (asking, asked) = (listening(&database).await, listening(&database).await);
