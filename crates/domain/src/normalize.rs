@@ -45,9 +45,10 @@ pub struct Normalizer {
 /// What a signal is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Correlation {
-    /// The session it names, on the envelope or in the payload.
+    /// The session it names, in the payload or else on the envelope.
     pub session_id: Option<String>,
-    /// The message that a `Progress` reports on.
+    /// The message that a `Progress` reports on. It says less than a session: ids of messages are
+    /// their senders' own, so several sessions may have the same.
     pub target_message_id: Option<String>,
 }
 
@@ -59,7 +60,7 @@ pub fn correlate(envelope: &Envelope) -> Correlation {
     };
     let own = Some(envelope.session_id.clone()).filter(|id| !id.is_empty());
     Correlation {
-        session_id: own.or_else(|| named(&["correlationSessionId", "correlation_session_id"])),
+        session_id: named(&["correlationSessionId", "correlation_session_id"]).or(own),
         target_message_id: named(&["targetMessageId", "target_message_id"]),
     }
 }

@@ -5,5 +5,6 @@
 
 pub mod integrity;
 mod metrics;
+pub mod signals;
 
 pub use metrics::metrics;

@@ -30,6 +30,10 @@ pub struct Config {
     pub overlap_patience: Duration,
     /// Most envelopes of one run in a batch.
     pub batch_envelopes: usize,
+    /// How long signals are held whose run is not known yet.
+    pub signal_hold: Duration,
+    /// Most signals that are held; the oldest make room.
+    pub signal_hold_max: u32,
 }
 
 impl Default for Config {
@@ -47,6 +51,8 @@ impl Default for Config {
             settle_patience: Duration::from_secs(5),
             overlap_patience: Duration::from_secs(5),
             batch_envelopes: 1000,
+            signal_hold: Duration::from_secs(600),
+            signal_hold_max: 10_000,
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::launch::{self, LaunchError, Launched};
 use crate::listeners::{Listener, Listeners};
 use crate::modes::ModeCheck;
 use crate::run::{self, Origin};
+use crate::signals::Ear;
 use crate::{claim, signals, watch};
 
 /// How often a run's task may panic before the run is parked.
@@ -42,6 +43,7 @@ pub(crate) struct Context {
     /// Runs may wait for an owner.
     pub(crate) look: Notify,
     pub(crate) tasks: TaskTracker,
+    pub(crate) ear: Ear,
     /// The engine stops, and no run has a task any more.
     pub(crate) drained: CancellationToken,
     /// The runs that have a task here.
@@ -81,6 +83,7 @@ impl Engine {
             budget: Arc::default(),
             listeners: Arc::default(),
             modes: ModeCheck::default(),
+            ear: Ear::default(),
             following: Mutex::default(),
             look: Notify::new(),
             store,
@@ -214,6 +217,7 @@ impl Context {
             gauge(following.len());
         }
         self.renewed(lease);
+        self.ear.look();
         let tasks = self.tasks.clone();
         tasks.spawn(async move { self.guard(lease.run_id, lease, origin).await });
     }

@@ -1,28 +1,35 @@
 //! Signals and progress: heard from the runtime, and put into the inbox of the run they are about.
 //!
-//! **Invariant:** a signal moves nothing but the log of its run, and is in it once, however many
-//! instances heard it. The runtime replays no signals: what is sent while nobody listens is lost
-//! to every observer.
+//! Every instance listens, and the one that has the duty records. So at a hand-over the next one
+//! has in memory what was said while nobody recorded, and a crash costs nothing but what the
+//! runtime sends to nobody; that two of them record the same moment does no harm, because a signal
+//! is known by run, sender and message id. The price is one more stream per instance.
+//!
+//! **Invariant:** a signal moves nothing but the log of its run, and is in it once. The runtime
+//! replays no signals: what nobody heard is a gap in `signal_watch_gaps`, never silence.
+
+mod ear;
+mod listen;
+mod record;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use control_plane_domain::Envelope;
 use control_plane_domain::envelope::SignalSeen;
 use control_plane_domain::normalize::correlate;
-use control_plane_domain::runtime::RuntimeError;
-use control_plane_domain::{Envelope, RunId};
-use control_plane_storage::Error;
-use futures_util::StreamExt;
+use control_plane_domain::{SessionId, Timestamp};
+use control_plane_storage::{About, NewSignal};
 use serde::{Deserialize, Serialize};
 
-use crate::backoff::Backoff;
 use crate::engine::Context;
-use crate::run::pause;
 
-/// The kind of an inbox item that is a signal.
-pub(crate) const SIGNAL: &str = "signal";
+pub(crate) use ear::Ear;
+
+/// Longest sender and message id, in bytes: with the run they are a key, which databases bound.
+/// Beyond it a signal could park a run that its sender has no part in.
+const MAX_KEY: usize = 512;
 
 /// A signal as it lies in an inbox.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,87 +82,100 @@ impl Heard {
     }
 }
 
-/// Listens until the engine stops.
+/// Listens and records until the engine stops.
 pub(crate) async fn watch(context: Arc<Context>) {
-    // Its own: a runtime without signals must not slow down the runs.
-    let backoff = Backoff::new(context.config.backoff_base, context.config.backoff_max);
-    loop {
-        let began = Instant::now();
-        let ended = tokio::select! {
-            ended = watch_once(&context, &backoff) => ended,
-            () = context.stop.cancelled() => return,
-        };
-        if let Err(fault) = ended {
-            tracing::warn!(error = %fault, "The watch over signals broke; starting it again");
-        }
-        metrics::counter!("macp_signal_watch_gaps_total").increment(1);
-        if pause(&context, backoff.failed(began, Instant::now())).await.is_err() {
-            return;
-        }
-    }
+    tokio::join!(listen::listen(&context), record::record(&context));
 }
 
-async fn watch_once(context: &Arc<Context>, backoff: &Backoff) -> Result<(), RuntimeError> {
-    let mut signals = context.runtime.watch_signals().await?;
-    while let Some(seen) = signals.next().await {
-        let seen = seen?;
-        backoff.succeeded();
-        hear(context, seen).await;
-    }
-    Ok(())
+/// Why a signal belongs to no run that there could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unfit {
+    /// It names neither a session nor a message.
+    NamesNothing,
+    /// Its sender, its id or what it names is longer than any that is recorded.
+    TooLong,
 }
 
-/// Records a signal where it belongs. A database that is away is waited for: the runtime's buffer
-/// is the only other place where the signal is.
-async fn hear(context: &Arc<Context>, seen: SignalSeen) {
-    loop {
-        match record(context, &seen).await {
-            Ok(known) => {
-                let counted = if known { "recorded" } else { "unknown_run" };
-                metrics::counter!("macp_signals_total", "outcome" => counted).increment(1);
-                return;
-            }
-            Err(fault) if fault.is_transient() => {
-                tracing::warn!(error = %fault, "Could not record a signal yet");
-                if pause(context, context.config.backoff_base).await.is_err() {
-                    return;
-                }
-            }
-            Err(fault) => {
-                tracing::error!(error = %fault, message.id = seen.envelope.message_id, "A signal is lost");
-                return;
-            }
+impl Unfit {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::NamesNothing => "uncorrelated",
+            Self::TooLong => "refused",
         }
     }
 }
 
-/// `false` when no run is known that the signal is about.
-async fn record(context: &Arc<Context>, seen: &SignalSeen) -> Result<bool, Error> {
-    let Some(run_id) = about(context, &seen.envelope).await? else { return Ok(false) };
-    let key = format!("{}\n{}", seen.envelope.sender, seen.envelope.message_id);
-    let payload = serde_json::to_value(Heard::from(seen.clone())).unwrap_or_default();
-    let now = context.clock.now();
-    let asked = async {
-        context.store.inbox_push(run_id, SIGNAL, key, payload, now).await?;
-        context.serve_inbox(run_id).await
+/// A signal as it is recorded. A session that is named decides alone: a message's id counts only
+/// where there is none.
+fn signal(seen: SignalSeen, heard_at: Timestamp) -> Result<NewSignal, Unfit> {
+    let correlation = correlate(&seen.envelope);
+    let about = match (correlation.session_id, correlation.target_message_id) {
+        (Some(id), _) if id.len() > SessionId::MAX_BYTES => return Err(Unfit::TooLong),
+        (Some(id), _) => About::Session(id),
+        (None, Some(id)) if id.len() > MAX_KEY => return Err(Unfit::TooLong),
+        (None, Some(id)) => About::Message(id),
+        (None, None) => return Err(Unfit::NamesNothing),
     };
-    match asked.await {
-        Ok(()) => Ok(true),
-        Err(fault) if fault.is_transient() => Err(fault),
-        // The run may have been deleted since.
-        Err(fault) => match context.store.run_head(run_id).await {
-            Err(Error::NotFound { .. }) => Ok(false),
-            Ok(_) | Err(_) => Err(fault),
-        },
+    let (sender, message_id) = (seen.envelope.sender.clone(), seen.envelope.message_id.clone());
+    if sender.len() > MAX_KEY || message_id.len() > MAX_KEY {
+        return Err(Unfit::TooLong);
     }
+    let payload = serde_json::to_value(Heard::from(seen)).unwrap_or_default();
+    Ok(NewSignal { about, sender, message_id, payload, heard_at })
 }
 
-/// The run whose session the signal names.
-async fn about(context: &Context, envelope: &Envelope) -> Result<Option<RunId>, Error> {
-    let Some(session) = correlate(envelope).session_id else { return Ok(None) };
-    match context.store.run_find(&session).await {
-        Ok(run) => Ok(Some(run.id)),
-        Err(Error::NotFound { .. }) => Ok(None),
-        Err(fault) => Err(fault),
+#[cfg(test)]
+mod tests {
+    use control_plane_domain::time::from_unix_ms;
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(message_type: &str, session: &str, payload: &serde_json::Value) -> SignalSeen {
+        let envelope = Envelope {
+            macp_version: "1.0".to_owned(),
+            mode: String::new(),
+            message_type: message_type.to_owned(),
+            message_id: "m1".to_owned(),
+            session_id: session.to_owned(),
+            sender: "alice".to_owned(),
+            timestamp_unix_ms: 0,
+            // No type has this name, so JSON is read.
+            payload: payload.to_string().into_bytes(),
+            sanitized: false,
+        };
+        SignalSeen { envelope, sender_authenticated: true }
+    }
+
+    fn about(session: &str, payload: &serde_json::Value) -> Result<About, Unfit> {
+        let at = from_unix_ms(0).unwrap();
+        signal(seen("Note", session, payload), at).map(|signal| signal.about)
+    }
+
+    #[test]
+    fn a_session_decides_before_a_message_and_the_payload_before_the_envelope() {
+        let session = |id: &str| Ok(About::Session(id.to_owned()));
+        let both = json!({ "correlationSessionId": "s1", "targetMessageId": "m0" });
+        assert_eq!(about("s2", &both), session("s1"));
+        assert_eq!(about("s2", &json!({ "targetMessageId": "m0" })), session("s2"));
+        let message = Ok(About::Message("m0".to_owned()));
+        assert_eq!(about("", &json!({ "targetMessageId": "m0" })), message);
+        assert_eq!(about("", &json!({ "text": "hello" })), Err(Unfit::NamesNothing));
+    }
+
+    #[test]
+    fn what_could_never_be_a_key_is_turned_away() {
+        let at = from_unix_ms(0).unwrap();
+        let long = "x".repeat(MAX_KEY + 1);
+        let named = json!({ "correlationSessionId": "s1" });
+
+        assert_eq!(about("", &json!({ "correlationSessionId": long })), Err(Unfit::TooLong));
+        assert_eq!(about("", &json!({ "targetMessageId": long })), Err(Unfit::TooLong));
+        let mut other = seen("Note", "", &named);
+        other.envelope.message_id.clone_from(&long);
+        assert_eq!(signal(other, at), Err(Unfit::TooLong));
+        let mut other = seen("Note", "", &named);
+        other.envelope.sender = long;
+        assert_eq!(signal(other, at), Err(Unfit::TooLong));
     }
 }

@@ -251,6 +251,9 @@ fn read_engine(env: &mut Env) -> control_plane_recovery::Config {
             .unwrap_or_default(),
         backoff_base: base,
         backoff_max: max,
+        signal_hold: env.millis("SIGNAL_HOLD_MS", 1000..=86_400_000, 600_000),
+        signal_hold_max: u32::try_from(env.integer("SIGNAL_HOLD_MAX", 0..=1_000_000, 10_000))
+            .unwrap_or_default(),
         ..control_plane_recovery::Config::default()
     }
 }

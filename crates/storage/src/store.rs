@@ -281,12 +281,6 @@ impl Store {
         read!(self, raw::last_message_ids(id, limit))
     }
 
-    /// Whether a signal of `sender` is recorded already: what two instances heard counts once.
-    pub async fn has_signal(&self, id: RunId, sender: &str, message_id: &str) -> Result<bool> {
-        let (sender, message_id) = (sender.to_owned(), message_id.to_owned());
-        read!(self, raw::has_signal(id, &sender, &message_id))
-    }
-
     /// A run's snapshot, if one was taken.
     pub async fn projection_get(&self, id: RunId) -> Result<Option<ProjectionRow>> {
         read!(self, derived::projection_get(id))

@@ -160,7 +160,7 @@ impl Agent {
         envelope(&self.name, session, mode, message)
     }
 
-    /// Sends an ambient signal about `session`.
+    /// Sends an ambient `Signal` or `Progress`, which belongs to no session.
     pub async fn signal(&self, message: Message) -> String {
         let ack = self.send(self.envelope("", "", message)).await;
         ack.expect("the signal is accepted").message_id

@@ -134,6 +134,20 @@ pub fn progress(token: &str, progress: f64, total: f64, text: &str) -> Message {
     )
 }
 
+/// `Progress` that says only which message it is about.
+pub fn progress_on(target_message_id: &str) -> Message {
+    Message::of(
+        "Progress",
+        &proto::ProgressPayload {
+            progress_token: "work".to_owned(),
+            progress: 1.0,
+            total: 2.0,
+            message: "getting there".to_owned(),
+            target_message_id: target_message_id.to_owned(),
+        },
+    )
+}
+
 /// Decision mode.
 pub mod decision {
     use super::{Message, decision_pb as pb};

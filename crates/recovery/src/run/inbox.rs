@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use control_plane_domain::RunId;
 use control_plane_storage::model::{Artifact, InboxItem};
-use control_plane_storage::{Error, Store};
+use control_plane_storage::{Error, SIGNAL, Store};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Exit, Task};
-use crate::signals::{Heard, SIGNAL};
+use crate::signals::Heard;
 
 /// The kind of an item that adds an artifact.
 pub(crate) const ARTIFACT: &str = "artifact";
@@ -106,13 +106,15 @@ impl Task<'_> {
 
 /// Which items are signals that the run has recorded: two instances may have heard them.
 async fn recorded(store: &Store, id: RunId, items: &[InboxItem]) -> Result<HashSet<i64>, Error> {
-    let mut recorded = HashSet::new();
-    for item in items.iter().filter(|item| item.kind == SIGNAL) {
-        if let Ok(heard) = serde_json::from_value::<Heard>(item.payload.clone())
-            && store.has_signal(id, &heard.sender, &heard.message_id).await?
-        {
-            recorded.insert(item.id);
-        }
+    let signals = items.iter().filter(|item| item.kind == SIGNAL).filter_map(|item| {
+        let heard = Heard::deserialize(&item.payload).ok()?;
+        Some((item.id, (heard.sender, heard.message_id)))
+    });
+    let signals: Vec<(i64, (String, String))> = signals.collect();
+    if signals.is_empty() {
+        return Ok(HashSet::new());
     }
-    Ok(recorded)
+    let keys = signals.iter().map(|(_, key)| key.clone()).collect();
+    let recorded = store.signals_recorded(id, keys).await?;
+    Ok(signals.into_iter().filter(|(_, key)| recorded.contains(key)).map(|(id, _)| id).collect())
 }

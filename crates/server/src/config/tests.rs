@@ -131,6 +131,8 @@ fn what_is_set_arrives() {
         ("RUN_RECOVERY_ENABLED", "no"),
         ("SESSION_POLL_TIMEOUT_MS", "1234"),
         ("STREAM_MAX_RETRIES", "9"),
+        ("SIGNAL_HOLD_MS", "5000"),
+        ("SIGNAL_HOLD_MAX", "7"),
         ("STREAM_SSE_HEARTBEAT_MS", "2000"),
         ("REPLAY_MAX_DELAY_MS", "0"),
         ("STREAM_MAX_CONNECTIONS", "300"),
@@ -146,6 +148,8 @@ fn what_is_set_arrives() {
     assert!(!config.engine.recovery_enabled);
     assert_eq!(config.engine.session_wait, Duration::from_millis(1234));
     assert_eq!(config.engine.max_retries, 9);
+    assert_eq!(config.engine.signal_hold, Duration::from_secs(5));
+    assert_eq!(config.engine.signal_hold_max, 7);
     assert_eq!(config.http.heartbeat, Duration::from_secs(2));
     assert_eq!(config.http.replay_max_delay, Duration::ZERO);
     assert_eq!((config.http.max_streams, config.http.max_streams_per_key), (300, 200));

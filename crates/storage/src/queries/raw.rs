@@ -1,5 +1,7 @@
 //! Rows of `run_events_raw`.
 
+use std::collections::{HashMap, HashSet};
+
 use control_plane_domain::envelope::{Envelope, EnvelopeSource};
 use control_plane_domain::{Ordinal, RunId, Timestamp};
 use diesel::dsl::sql;
@@ -12,6 +14,11 @@ use super::schema::run_events_raw as raw;
 use crate::error::Result;
 use crate::model::RawEnvelope;
 use crate::types::DbUuid;
+
+/// How many keys a query asks for: SQLite takes a parameter for each.
+const AT_ONCE: usize = 500;
+/// Most rows that are read to find out which runs have some messages.
+const RUNS_AT_ONCE: i64 = 1000;
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = raw, treat_none_as_default_value = false)]
@@ -117,18 +124,80 @@ pub(crate) async fn last_message_ids(
     Ok(ids)
 }
 
-/// Whether a signal is recorded already.
-pub(crate) async fn has_signal(
+/// Which of these signals, by sender and message id, are recorded already.
+pub(crate) async fn signals_recorded(
     conn: &mut Connection,
     id: RunId,
-    sender: &str,
-    message_id: &str,
-) -> Result<bool> {
-    let signals = raw::table
-        .filter(raw::run_id.eq(DbUuid(id.0)))
-        // As plain text, so that the planner sees that the index of signals has it all.
-        .filter(sql::<Bool>("run_events_raw.source = 'signal'"))
-        .filter(raw::sender.eq(sender))
-        .filter(raw::message_id.eq(message_id));
-    Ok(diesel::select(diesel::dsl::exists(signals)).get_result(conn).await?)
+    signals: &[(String, String)],
+) -> Result<HashSet<(String, String)>> {
+    let mut recorded = HashSet::new();
+    for signals in signals.chunks(AT_ONCE) {
+        let mut senders: Vec<&str> = signals.iter().map(|(sender, _)| sender.as_str()).collect();
+        senders.sort_unstable();
+        senders.dedup();
+        let message_ids = signals.iter().map(|(_, message_id)| message_id.as_str());
+        let rows: Vec<(String, String)> = raw::table
+            .filter(raw::run_id.eq(DbUuid(id.0)))
+            // As plain text, so that the planner sees that the index of signals has it all.
+            .filter(sql::<Bool>("run_events_raw.source = 'signal'"))
+            .filter(raw::sender.eq_any(senders))
+            .filter(raw::message_id.eq_any(message_ids))
+            .select((raw::sender, raw::message_id))
+            .load(conn)
+            .await?;
+        recorded.extend(rows);
+    }
+    // The rows are those of any sender with any of the ids.
+    let asked: HashSet<&(String, String)> = signals.iter().collect();
+    recorded.retain(|row| asked.contains(row));
+    Ok(recorded)
+}
+
+/// The run that has a session envelope of each message id; `None` for an id that several runs have.
+pub(crate) async fn runs_of_messages(
+    conn: &mut Connection,
+    ids: &[&str],
+) -> Result<HashMap<String, Option<RunId>>> {
+    let mut found: HashMap<String, Option<RunId>> = HashMap::new();
+    for ids in ids.chunks(AT_ONCE) {
+        let rows = with_messages(conn, ids, RUNS_AT_ONCE).await?;
+        let complete = i64::try_from(rows.len()).unwrap_or(i64::MAX) < RUNS_AT_ONCE;
+        note(&mut found, rows);
+        if complete {
+            continue;
+        }
+        // Some id stands in so many runs that it hid the others.
+        for id in ids {
+            if found.get(*id).is_none_or(Option::is_some) {
+                let rows = with_messages(conn, &[*id], 2).await?;
+                note(&mut found, rows);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Takes in which run has which message. The same row again says nothing new.
+fn note(found: &mut HashMap<String, Option<RunId>>, rows: Vec<(String, DbUuid)>) {
+    for (message_id, run) in rows {
+        let run = Some(RunId(run.0));
+        let place = found.entry(message_id).or_insert(run);
+        if *place != run {
+            *place = None;
+        }
+    }
+}
+
+async fn with_messages(
+    conn: &mut Connection,
+    ids: &[&str],
+    limit: i64,
+) -> Result<Vec<(String, DbUuid)>> {
+    let rows = raw::table
+        // As plain text, so that the planner sees that the index of messages has it all.
+        .filter(sql::<Bool>("run_events_raw.source = 'session'"))
+        .filter(raw::message_id.eq_any(ids.to_vec()))
+        .select((raw::message_id, raw::run_id))
+        .limit(limit);
+    Ok(rows.load(conn).await?)
 }

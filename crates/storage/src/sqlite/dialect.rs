@@ -1,11 +1,14 @@
-//! Conditions that SQLite writes in its own way.
+//! Conditions and inserts that SQLite writes in its own way.
 
 use diesel::BoxableExpression;
 use diesel::dsl::sql;
 use diesel::sql_types::{Bool, Text};
+use diesel_async::RunQueryDsl;
 
-use super::Db;
-use super::schema::{run_events_canonical, runs};
+use super::schema::{held_signals, run_events_canonical, run_inbox, runs};
+use super::signals::{HeldRow, InboxRow};
+use super::{Connection, Db};
+use crate::error::Result;
 use crate::like;
 
 type Condition<'a> = Box<dyn BoxableExpression<runs::table, Db, SqlType = Bool> + 'a>;
@@ -49,4 +52,28 @@ pub(super) fn of_scenario<'a>(
             .bind::<Text, _>(like::anywhere(scenario))
             .sql(" ESCAPE '\\')"),
     )
+}
+
+/// Inserts inbox items that are not there yet.
+pub(super) async fn insert_inbox(conn: &mut Connection, rows: Vec<InboxRow<'_>>) -> Result<()> {
+    for row in rows {
+        diesel::insert_into(run_inbox::table)
+            .values(row)
+            .on_conflict_do_nothing()
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Holds signals that are not held yet.
+pub(super) async fn insert_held(conn: &mut Connection, rows: Vec<HeldRow<'_>>) -> Result<()> {
+    for row in rows {
+        diesel::insert_into(held_signals::table)
+            .values(row)
+            .on_conflict_do_nothing()
+            .execute(conn)
+            .await?;
+    }
+    Ok(())
 }

@@ -25,6 +25,8 @@ pub(crate) mod raw;
 pub(crate) mod runs;
 #[path = "../queries/sessions.rs"]
 pub(crate) mod sessions;
+#[path = "../queries/signals.rs"]
+pub(crate) mod signals;
 #[path = "../queries/snapshots.rs"]
 pub(crate) mod snapshots;
 #[path = "../queries/tickets.rs"]

@@ -216,6 +216,39 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{BigInt, Jsonb, Text, TimestamptzSqlite};
+
+    held_signals (id) {
+        id -> BigInt,
+        session_id -> Text,
+        target_message_id -> Text,
+        sender -> Text,
+        message_id -> Text,
+        payload -> Jsonb,
+        heard_at -> TimestamptzSqlite,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Integer, Nullable, TimestamptzSqlite};
+
+    signal_watch (id) {
+        id -> Integer,
+        last_heard_at -> Nullable<TimestamptzSqlite>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Nullable, Text, TimestamptzSqlite};
+
+    signal_watch_gaps (from_at) {
+        from_at -> TimestamptzSqlite,
+        to_at -> Nullable<TimestamptzSqlite>,
+        reason -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     feed,
     runs,
@@ -228,5 +261,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     run_metrics,
     run_artifacts,
     session_tombstones,
-    stream_tickets
+    stream_tickets,
+    held_signals,
+    signal_watch,
+    signal_watch_gaps
 );

@@ -130,8 +130,9 @@ on_both_databases! {
         assert_eq!(raw, batch.raw[..2], "signals are not part of the history");
         let ids = store.last_message_ids(id, 10).await.unwrap();
         assert_eq!(ids, ["message-1", "message-2"]);
-        assert!(store.has_signal(id, "agent://ä", "message-1").await.unwrap());
-        assert!(!store.has_signal(id, "agent://ä", "message-2").await.unwrap());
+        let key = |n: u8| ("agent://ä".to_owned(), format!("message-{n}"));
+        let recorded = store.signals_recorded(id, vec![key(1), key(2)]).await.unwrap();
+        assert_eq!(recorded, [key(1)].into(), "the second is no signal");
         for (position, (read, written)) in (2..).zip(log(&store, id).await[1..].iter().zip(&batch.entries)) {
             let mut expected = written.clone();
             expected.position = position;

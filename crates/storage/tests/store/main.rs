@@ -47,6 +47,7 @@ mod only_sqlite;
 mod ownership;
 mod poison;
 mod server;
+mod signals;
 mod snapshots;
 mod support;
 mod tickets;
