@@ -51,7 +51,7 @@ pub(crate) struct Ledger {
     normalizer: Normalizer,
     prices: PriceTable,
     seen: Seen,
-    /// Inbox items carried out by this ledger.
+    /// Inbox items carried out by this ledger that may still be there.
     done_items: HashSet<i64>,
     /// Artifacts added by this ledger.
     artifacts: HashSet<Uuid>,
@@ -372,6 +372,17 @@ impl Ledger {
     /// Whether inbox item `item` is carried out already, and only not committed yet.
     pub(crate) fn has_done(&self, item: i64) -> bool {
         self.done_items.contains(&item)
+    }
+
+    /// What [`Ledger::has_done`] says of all items.
+    pub(crate) fn done_items(&self) -> &HashSet<i64> {
+        &self.done_items
+    }
+
+    /// Forgets the items that are not in the inbox any more: they are committed, and their numbers
+    /// do not come again.
+    pub(crate) fn keep_done(&mut self, listed: &HashSet<i64>) {
+        self.done_items.retain(|item| listed.contains(item));
     }
 
     /// Drops inbox item `item` with the next batch.

@@ -22,6 +22,9 @@ pub(crate) const ARTIFACT: &str = "artifact";
 
 /// What is in the inbox, and which artifacts the run has.
 pub(super) struct Inbox {
+    /// Everything that is in it.
+    listed: HashSet<i64>,
+    /// What is not carried out yet.
     items: Vec<InboxItem>,
     /// Items that are signals which are recorded already.
     recorded: HashSet<i64>,
@@ -44,13 +47,17 @@ impl Task<'_> {
     /// Reads the inbox.
     pub(super) fn fetch_inbox(&self) -> BoxFuture<'static, Fetched> {
         let (store, id) = (self.context.store.clone(), self.ledger.run.id);
+        // A burst of signals is listed again while its first part is being committed.
+        let done = self.ledger.done_items().clone();
         async move {
-            let items = store.inbox_list(id).await?;
+            let mut items = store.inbox_list(id).await?;
+            let listed = items.iter().map(|item| item.id).collect();
+            items.retain(|item| !done.contains(&item.id));
             let adds = items.iter().any(|item| item.kind == ARTIFACT);
             let artifacts = if adds { store.artifact_list(id).await? } else { Vec::new() };
             let artifacts = artifacts.into_iter().map(|artifact| artifact.id).collect();
             let recorded = recorded(&store, id, &items).await?;
-            Ok(Inbox { items, recorded, artifacts })
+            Ok(Inbox { listed, items, recorded, artifacts })
         }
         .boxed()
     }
@@ -64,8 +71,9 @@ impl Task<'_> {
 
     /// Carries out what was read.
     pub(super) fn carry_out_all(&mut self, inbox: Inbox) {
-        let Inbox { items, recorded, artifacts } = inbox;
+        let Inbox { listed, items, recorded, artifacts } = inbox;
         let id = self.ledger.run.id;
+        self.ledger.keep_done(&listed);
         for item in items {
             if recorded.contains(&item.id) {
                 self.ledger.inbox_done(item.id);

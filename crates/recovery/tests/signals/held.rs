@@ -30,6 +30,7 @@ async fn what_comes_before_its_run_is_held_and_then_delivered() {
         is_told(&rig, run, &[named, reported]).await;
         holds(&rig, 1).await;
         assert!(!super::told(&rig, run).await.contains(&other));
+        rig.has_recorded(run, 1).await;
         rig.is_whole(run, &accepted).await;
         rig.stop().await;
     }

@@ -18,6 +18,7 @@ mod held;
 mod several;
 
 use control_plane_domain::{CanonicalEvent, RunId, RunState, SessionId};
+use control_plane_storage::Store;
 use control_plane_testkit::agent::{Agent, Cast, SessionSpec};
 use control_plane_testkit::{DEADLINE, message, wait_for};
 use serde_json::json;
@@ -76,6 +77,11 @@ async fn holds(rig: &Rig, signals: i64) {
 
 /// Waits until the engine listens, and has the duty to record.
 async fn records(rig: &Rig) {
-    let ask = async || rig.store.signal_watch().await.unwrap();
+    records_in(&rig.store).await;
+}
+
+/// The same of any engine on a database.
+async fn records_in(store: &Store) {
+    let ask = async || store.signal_watch().await.unwrap();
     wait_for(DEADLINE, ask, |watch| watch.last_heard_at.is_some()).await;
 }

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use control_plane_domain::SystemClock;
+use control_plane_domain::{Clock, SessionId, SystemClock};
 use control_plane_recovery::Engine;
 use control_plane_storage::{DatabaseUrl, Store};
 use control_plane_testkit::database::{Kind, TestDb};
 use control_plane_testkit::runtime::RuntimeProcess;
-use control_plane_testkit::{DEADLINE, wait_until};
+use control_plane_testkit::{DEADLINE, message, wait_for, wait_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::support::{Rig, config};
-use super::{is_told, records, running, tell};
+use super::{is_told, open, records_in, running, tell};
 
 /// An engine in a process of its own, as far as the database can tell.
 struct Other {
@@ -60,7 +60,6 @@ async fn what_two_instances_hear_is_recorded_once_and_a_hand_over_loses_nothing(
         let runtime = RuntimeProcess::in_memory().await;
         let cast = runtime.cast().await;
         let database = TestDb::new(Kind::Postgres);
-        database.store().migrate().await.unwrap();
         let first = Other::start(&database, runtime.client()).await;
         let store = database.store();
         wait_until(DEADLINE, async || store.signal_watch().await.unwrap().last_heard_at.is_some())
@@ -83,11 +82,40 @@ async fn what_two_instances_hear_is_recorded_once_and_a_hand_over_loses_nothing(
         }
 
         is_told(&rig, run, &ids).await;
-        records(&rig).await;
         wait_until(DEADLINE, async || rig.store.signal_watch().await.unwrap().open.is_none()).await;
         let start = rig.store.run_get(run).await.unwrap().created_at;
         assert_eq!(rig.store.signal_gaps(start, None).await.unwrap(), []);
         rig.is_whole(run, &accepted).await;
         rig.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_keeps_what_was_held_and_says_since_when_nobody_listened() {
+    let runtime = RuntimeProcess::in_memory().await;
+    let cast = runtime.cast().await;
+    let database = TestDb::new(Kind::Postgres);
+    let store = database.store();
+    let first = Other::start(&database, runtime.client()).await;
+    let session = SessionId::random();
+    let accepted = vec![open(&cast, &session).await];
+    records_in(&store).await;
+    let early = tell(&cast.bob, &session, "early").await;
+    wait_until(DEADLINE, async || store.signals_held().await.unwrap() == 1).await;
+
+    first.crash();
+    let crashed = SystemClock.now();
+    tell(&cast.bob, &session, "nobody listens").await;
+    let back = SystemClock.now();
+    let rig = Rig::resume(database, Arc::new(runtime.client()), config());
+    let ask = async || rig.store.signal_gaps(crashed, None).await.unwrap();
+    let gaps = wait_for(DEADLINE, ask, |gaps| gaps.len() == 1).await;
+    let run = rig.post(&session, message::DECISION).await;
+
+    is_told(&rig, run, &[early]).await;
+    rig.has_recorded(run, 1).await;
+    assert_eq!(gaps[0].reason, "away");
+    assert!(gaps[0].from <= crashed && gaps[0].to >= Some(back), "{gaps:?} {crashed} {back}");
+    rig.is_whole(run, &accepted).await;
+    rig.stop().await;
 }

@@ -155,8 +155,9 @@ fn room_is_measured_in_bytes_too_and_a_silence_ends_the_gap() {
     ear.heard(at(1), said(0, MAX_BYTES / 2));
     ear.heard(at(2), said(1, MAX_BYTES / 2));
 
-    assert_eq!(ids(&recorded(&ear, 3)), ["m0"]);
-    assert_eq!(recorded(&ear, 4).gaps, [gap(2, Some(4), OVERFLOW)]);
+    let work = recorded(&ear, 3);
+    assert_eq!((ids(&work), &work.gaps[..]), (vec!["m0"], &[gap(2, Some(3), OVERFLOW)][..]));
+    assert_eq!(recorded(&ear, 4).heard_until, Some(at(4)));
 }
 
 #[test]
