@@ -86,7 +86,39 @@ pub fn run_started(run: &Run, mode_name: &str, now: Timestamp) -> EventDraft {
 
 /// `session.bound` and one `participant.seen` per declared participant.
 pub fn session_bound(session: &Session, now: Timestamp) -> Vec<EventDraft> {
-    let bound = draft(
+    let seen = session.participants.iter().map(|participant| participant_seen(participant, now));
+    std::iter::once(bound(session, now)).chain(seen).collect()
+}
+
+/// The second `session.bound`, of a run that was discovered and is somebody's now. Where what was
+/// posted and the session disagree, the session's facts stay, and `differences` names both.
+pub fn session_adopted(
+    session: &Session,
+    differences: Map<String, Value>,
+    now: Timestamp,
+) -> EventDraft {
+    let mut draft = bound(session, now);
+    draft.data.insert("adopted".to_owned(), Value::Bool(true));
+    if !differences.is_empty() {
+        draft.data.insert("differences".to_owned(), Value::Object(differences));
+    }
+    draft
+}
+
+/// `participant.seen` of somebody who was declared.
+pub fn participant_seen(participant: &str, now: Timestamp) -> EventDraft {
+    draft(
+        EventType::ParticipantSeen,
+        now,
+        Subject::new(SubjectKind::Participant, participant),
+        "run-manager",
+        None,
+        json!({ "participantId": participant, "status": "idle" }),
+    )
+}
+
+fn bound(session: &Session, now: Timestamp) -> EventDraft {
+    draft(
         EventType::SessionBound,
         now,
         session_subject(&session.session_id),
@@ -104,18 +136,7 @@ pub fn session_bound(session: &Session, now: Timestamp) -> Vec<EventDraft> {
             "contextId": session.context_id,
             "extensionKeys": if session.extension_keys.is_empty() { Value::Null } else { json!(session.extension_keys) },
         }),
-    );
-    let seen = session.participants.iter().map(|participant| {
-        draft(
-            EventType::ParticipantSeen,
-            now,
-            Subject::new(SubjectKind::Participant, participant.clone()),
-            "run-manager",
-            None,
-            json!({ "participantId": participant, "status": "idle" }),
-        )
-    });
-    std::iter::once(bound).chain(seen).collect()
+    )
 }
 
 /// `session.state.changed`.

@@ -180,7 +180,7 @@ pub struct Run {
     pub session_id: Option<SessionId>,
     pub trace_id: Option<String>,
     pub idempotency_key: Option<String>,
-    /// SHA-256 of the request that the key belongs to, hex.
+    /// SHA-256 of the request that made the run, hex; `None` as long as discovery alone knows of it.
     pub request_hash: Option<String>,
     /// The last event of the run's log; 0 for an empty one.
     pub last_seq: Seq,
@@ -202,6 +202,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether nobody has posted this run: it was made for a session that was found.
+    pub fn is_unclaimed(&self) -> bool {
+        self.request_hash.is_none()
+    }
+
     /// Moves the run on and sets the columns that belong to the move (spec 3.1). The reason of a
     /// failure is set by [`Run::fail`].
     ///

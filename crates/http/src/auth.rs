@@ -194,6 +194,18 @@ pub(crate) async fn any_key(
     pass(request, next, caller).await
 }
 
+/// Lets a request through if it has an admin's key.
+pub(crate) async fn admin(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let caller = identify(&request).and_then(|caller| match caller.role {
+        Role::Admin => Ok(caller),
+        Role::Read | Role::Operate => Err(ApiError::AdminOnly),
+    });
+    pass(request, next, caller).await
+}
+
 /// Lets a request through if it has a ticket for the run of its path, or else a key. Where a ticket
 /// is shown it decides: a browser sends headers of its own, such as a proxy's password.
 pub(crate) async fn key_or_ticket(

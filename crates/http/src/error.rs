@@ -27,7 +27,7 @@ pub(crate) enum ApiError {
     Unauthorized(&'static str),
     #[error("this API key may only read")]
     ReadOnlyKey,
-    #[error("this API key may not delete: that takes an admin's")]
+    #[error("this API key may not do that: it takes an admin's")]
     AdminOnly,
     #[error("run {0} not found")]
     RunNotFound(String),

@@ -56,9 +56,10 @@ pub(crate) struct RuntimeView {
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body give the same run")),
     request_body(content = Object, description = "A run descriptor"),
     responses(
-        (status = 201, body = LaunchView, headers(("Location" = String, description = "The run"))),
+        (status = 201, body = LaunchView, headers(("Location" = String, description = "The run")),
+            description = "The run; the one that was discovered, if the session was found before"),
         (status = 400, body = ErrorBody),
-        (status = 409, body = ErrorBody, description = "The session has a run, or the key another body"),
+        (status = 409, body = ErrorBody, description = "The session has somebody's run, or the key another body"),
     )
 )]
 pub(crate) async fn launch(

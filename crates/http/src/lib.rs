@@ -5,6 +5,7 @@
 
 pub mod auth;
 
+mod admin;
 mod body;
 mod context;
 mod deletion;

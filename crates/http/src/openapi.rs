@@ -7,7 +7,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    deletion, error, events, health, launch, removed, replay, runs, runtime, stream, tickets,
+    admin, deletion, error, events, health, launch, removed, replay, runs, runtime, stream, tickets,
 };
 
 /// The document.
@@ -47,6 +47,7 @@ use crate::{
         runtime::modes,
         runtime::roots,
         runtime::health,
+        admin::sessions::show,
     ),
     components(schemas(error::ErrorBody)),
     security(("apiKey" = [])),

@@ -11,7 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    auth, body, deletion, events, health, launch, removed, replay, runs, runtime, stream, tickets,
+    admin, auth, body, deletion, events, health, launch, removed, replay, runs, runtime, stream,
+    tickets,
 };
 
 /// Who may call a route.
@@ -23,6 +24,8 @@ pub(crate) enum Access {
     Key,
     /// Whoever has an API key, one that may only read too, whatever the method.
     AnyKey,
+    /// Whoever has an admin's API key.
+    Admin,
     /// Whoever has an API key, or a ticket for the run that the path's `{id}` names.
     KeyOrTicket,
 }
@@ -81,6 +84,7 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runtime/modes", Access::Key, || web::get().to(runtime::modes)),
     get("/runtime/roots", Access::Key, || web::get().to(runtime::roots)),
     get("/runtime/health", Access::Key, || web::get().to(runtime::health)),
+    get("/admin/runtime/sessions", Access::Admin, || web::get().to(admin::sessions::show)),
 ];
 
 /// Puts the table into an application.
@@ -105,6 +109,7 @@ fn register(config: &mut web::ServiceConfig, path: &'static str, access: Access)
         Access::Public => config.service(resource),
         Access::Key => config.service(resource.wrap(from_fn(auth::key))),
         Access::AnyKey => config.service(resource.wrap(from_fn(auth::any_key))),
+        Access::Admin => config.service(resource.wrap(from_fn(auth::admin))),
         Access::KeyOrTicket => config.service(resource.wrap(from_fn(auth::key_or_ticket))),
     };
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Config {
     /// Whether runs that are not over are attached again at start.
     pub recovery_enabled: bool,
+    /// Whether sessions that nobody registered get a run.
+    pub discovery_enabled: bool,
     /// How long a run waits for its session to exist.
     pub session_wait: Duration,
     /// After how much silence a stream is opened anew, to see whether it still lives.
@@ -40,6 +42,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             recovery_enabled: true,
+            discovery_enabled: true,
             session_wait: Duration::from_secs(60),
             stream_idle: Duration::from_secs(120),
             max_retries: 0,

@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{Clock, RunDescriptor, RunId, RunState, SessionId};
-use control_plane_storage::model::{Created, Lease, NewRun};
+use control_plane_storage::model::{Lease, NewRun};
 use control_plane_storage::{Error, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::adopt::{self, ADOPTION, Recorded};
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::committer::Committer;
 use crate::config::Config;
+use crate::discover::{self, Discovery};
+use crate::drift::{self, Drift};
 use crate::launch::{self, LaunchError, Launched};
 use crate::listeners::{Listener, Listeners};
 use crate::modes::ModeCheck;
@@ -44,6 +47,7 @@ pub(crate) struct Context {
     pub(crate) look: Notify,
     pub(crate) tasks: TaskTracker,
     pub(crate) ear: Ear,
+    pub(crate) discovery: Discovery,
     /// The engine stops, and no run has a task any more.
     pub(crate) drained: CancellationToken,
     /// The runs that have a task here.
@@ -84,6 +88,7 @@ impl Engine {
             listeners: Arc::default(),
             modes: ModeCheck::default(),
             ear: Ear::default(),
+            discovery: Discovery::default(),
             following: Mutex::default(),
             look: Notify::new(),
             store,
@@ -96,6 +101,10 @@ impl Engine {
         });
         context.tasks.spawn(watch::watch(Arc::clone(&context)));
         context.tasks.spawn(signals::watch(Arc::clone(&context)));
+        if context.config.discovery_enabled {
+            context.tasks.spawn(discover::live(Arc::clone(&context)));
+            context.tasks.spawn(discover::over(Arc::clone(&context)));
+        }
         claim::start(&context);
         let last = Arc::clone(&context);
         context.tasks.spawn(async move {
@@ -124,7 +133,16 @@ impl Engine {
         self.0.following().len()
     }
 
-    /// Records a run and starts attaching it. The session need not exist yet.
+    /// How the runtime's sessions and our runs differ.
+    ///
+    /// # Errors
+    /// [`drift::DriftError`] when there is nothing to compare.
+    pub async fn drift(&self) -> Result<Drift, drift::DriftError> {
+        drift::look(&self.0.store, &*self.0.runtime).await
+    }
+
+    /// Records a run and starts attaching it. The session need not exist yet; where discovery was
+    /// faster, its run becomes the caller's.
     ///
     /// # Errors
     /// [`LaunchError`]; nothing was recorded then.
@@ -141,14 +159,26 @@ impl Engine {
         let creating = self.0.tasks.spawn(async move { create(context, new).await });
         let created = creating.await.map_err(|_ended| LaunchError::Draining)??;
         match created {
-            Created::New(_lease) => Ok(Launched {
+            Recorded::New(_lease) => Ok(Launched {
                 run_id,
                 session_id,
                 state: RunState::Queued,
                 trace_id,
                 created: true,
             }),
-            Created::Existing(run) => {
+            Recorded::Adopted(run_id) => {
+                // It is the caller's, whether or not its owner has got to it yet.
+                match self.carried_out(run_id, ADOPTION, ADOPTION).await {
+                    Ok(()) | Err(AskError::Late) => {}
+                    Err(AskError::Storage(fault)) => {
+                        tracing::warn!(run.id = %run_id, error = %fault, "Could not see an adoption through");
+                    }
+                }
+                let run = self.0.store.run_get(run_id).await?;
+                let (state, trace_id) = (run.state, run.trace_id);
+                Ok(Launched { run_id, session_id, state, trace_id, created: true })
+            }
+            Recorded::Existing(run) => {
                 let session = self.0.store.session_get(run.id).await?;
                 Ok(Launched {
                     run_id: run.id,
@@ -173,10 +203,22 @@ impl Engine {
         payload: serde_json::Value,
     ) -> Result<(), AskError> {
         let context = &self.0;
-        let run = context.store.run_get(run_id).await?;
-        let mut follower = context.store.follow(run_id, run.last_seq);
+        context.store.run_head(run_id).await?;
         let now = context.clock.now();
         context.store.inbox_push(run_id, kind, dedup_key.clone(), payload, now).await?;
+        self.carried_out(run_id, kind, &dedup_key).await
+    }
+
+    /// Waits until what is in a run's inbox is done.
+    async fn carried_out(
+        &self,
+        run_id: RunId,
+        kind: &'static str,
+        dedup_key: &str,
+    ) -> Result<(), AskError> {
+        let context = &self.0;
+        let run = context.store.run_get(run_id).await?;
+        let mut follower = context.store.follow(run_id, run.last_seq);
         let done = async {
             loop {
                 context.serve_inbox(run_id).await?;
@@ -208,6 +250,16 @@ impl Context {
 
     /// Starts the task of a run.
     pub(crate) fn follow(self: Arc<Self>, lease: Lease, origin: Origin) {
+        self.follow_with(lease, origin, ());
+    }
+
+    /// The same; `held` is kept as long as the task.
+    pub(crate) fn follow_with<T: Send + 'static>(
+        self: Arc<Self>,
+        lease: Lease,
+        origin: Origin,
+        held: T,
+    ) {
         {
             let mut following = self.following();
             let new = Followed { lease, tasks: 0, recalled: false };
@@ -219,7 +271,10 @@ impl Context {
         self.renewed(lease);
         self.ear.look();
         let tasks = self.tasks.clone();
-        tasks.spawn(async move { self.guard(lease.run_id, lease, origin).await });
+        tasks.spawn(async move {
+            self.guard(lease.run_id, lease, origin).await;
+            drop(held);
+        });
     }
 
     /// Tells at most `at_most` of the runs' tasks to commit what they have and to leave their runs
@@ -308,23 +363,23 @@ impl Context {
 }
 
 /// Records a run and starts its task.
-async fn create(context: Arc<Context>, new: NewRun) -> Result<Created, LaunchError> {
+async fn create(context: Arc<Context>, new: NewRun) -> Result<Recorded, LaunchError> {
     let id = new.run.id;
-    let created = context.store.run_create(new).await;
-    match &created {
-        Ok(Created::New(lease)) => Arc::clone(&context).follow(*lease, Origin::Launched),
-        Ok(Created::Existing(_)) => {}
-        Err(fault) if fault.is_transient() => {
+    let recorded = adopt::record(&context, new).await;
+    match &recorded {
+        Ok(Recorded::New(lease)) => Arc::clone(&context).follow(*lease, Origin::Launched),
+        Ok(Recorded::Existing(_) | Recorded::Adopted(_)) => {}
+        Err(LaunchError::Storage(fault)) if fault.is_transient() => {
             let tasks = context.tasks.clone();
-            tasks.spawn(async move { adopt(&context, id).await });
+            tasks.spawn(async move { follow_if_there(&context, id).await });
         }
         Err(_refused) => {}
     }
-    Ok(created?)
+    recorded
 }
 
 /// Follows a run whose record was under way when the database went away, if it is there.
-async fn adopt(context: &Arc<Context>, id: RunId) {
+async fn follow_if_there(context: &Arc<Context>, id: RunId) {
     loop {
         match context.store.run_take(id).await {
             Ok(lease) => return Arc::clone(context).follow(lease, Origin::Launched),

@@ -4,6 +4,7 @@
 //! exactly its pending batch and the one under way. Whenever a commit does not clearly succeed,
 //! the ledger is dropped and loaded again.
 
+mod adopt;
 mod load;
 mod seen;
 
@@ -18,8 +19,8 @@ use control_plane_domain::normalize::Normalizer;
 use control_plane_domain::run::{Failure, IllegalTransition};
 use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{
-    Envelope, EventDraft, Ordinal, Run, RunId, RunState, Seq, Session, SessionState, Timestamp,
-    control,
+    Envelope, EventDraft, EventType, Ordinal, Run, RunId, RunState, Seq, Session, SessionState,
+    Timestamp, control,
 };
 
 use control_plane_projection::{PriceTable, Projection};
@@ -159,8 +160,13 @@ impl Ledger {
     ) -> Result<(), IllegalTransition> {
         self.session.bind(info, now);
         self.advance(RunState::BindingSession, now)?;
+        let known: HashSet<String> = self.projection.known_participants().into_iter().collect();
         for draft in control::session_bound(&self.session, now) {
-            self.event(draft, now);
+            // Who was declared when the run was adopted is known already.
+            let seen = draft.event_type == EventType::ParticipantSeen;
+            if !seen || draft.subject.as_ref().is_none_or(|subject| !known.contains(&subject.id)) {
+                self.event(draft, now);
+            }
         }
         let declared = self.projection.known_participants();
         self.normalizer = Normalizer::new(declared, self.session.last_event_ts);

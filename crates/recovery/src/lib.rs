@@ -4,11 +4,14 @@
 //! stream broke take the same path (the module `run`), so recovery is never the untested one. A run's task
 //! is the only writer of its state.
 
+mod adopt;
 mod backoff;
 mod budget;
 mod claim;
 mod committer;
 mod config;
+mod discover;
+mod drift;
 mod engine;
 mod launch;
 mod ledger;
@@ -19,5 +22,6 @@ mod signals;
 mod watch;
 
 pub use config::Config;
+pub use drift::{Drift, DriftError, Listed, Missing, StateDrift, Untracked};
 pub use engine::{AskError, Engine};
 pub use launch::{LaunchError, Launched};

@@ -72,6 +72,11 @@ impl Listeners {
         places.for_each(|(_, mailbox)| tell(mailbox));
     }
 
+    /// Whether a run here follows `session`.
+    pub(crate) fn hears(&self, session: &SessionId) -> bool {
+        lock(&self.0).contains_key(session)
+    }
+
     /// Whether nobody listens.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.0).is_empty()

@@ -2,13 +2,18 @@
 //!
 //! `WatchSessions` wakes the runs that wait for a session and tells the others what their session
 //! became; a paged `ListSessions` sweep backs it up. So a thousand waiting runs poll nothing.
+//! What nobody here follows is handed to discovery.
+//!
+//! **Invariant:** reading the watch waits for nothing: the runtime keeps 64 changes for us, and then
+//! ends the watch. Whenever it was down, everything is listed.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use control_plane_domain::SessionState;
 use control_plane_domain::envelope::{SessionChange, SessionChangeKind};
-use control_plane_domain::runtime::RuntimeError;
+use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
+use control_plane_domain::session::SessionInfo;
 use futures_util::StreamExt;
 use tokio::time::MissedTickBehavior;
 
@@ -29,11 +34,18 @@ pub(crate) async fn watch(context: Arc<Context>) {
             () = sweep_always(&context, &mut sweep) => return,
             () = context.stop.cancelled() => return,
         };
-        if let Err(fault) = ended {
+        if let Err(fault) = &ended {
             tracing::warn!(error = %fault, "The watch over sessions broke; starting it again");
         }
-        // A clean end is a runtime that goes down: the wait is the same.
-        let wait = context.backoff.failed(began, Instant::now());
+        metrics::counter!("macp_session_watch_restarts_total").increment(1);
+        let wait = match ended {
+            // We were too slow, and the runtime is well.
+            Err(fault) if fault.kind == RuntimeErrorKind::StreamLagged => {
+                context.config.backoff_base
+            }
+            // A clean end is a runtime that goes down: the wait is the same.
+            Ok(()) | Err(_) => context.backoff.failed(began, Instant::now()),
+        };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = context.stop.cancelled() => return,
@@ -43,13 +55,24 @@ pub(crate) async fn watch(context: Arc<Context>) {
 
 async fn watch_once(context: &Context) -> Result<(), RuntimeError> {
     let mut changes = context.runtime.watch_sessions().await?;
+    context.discovery.ask_for_sweep();
     while let Some(change) = changes.next().await {
         context.backoff.succeeded();
         let SessionChange { kind, session_id, session, .. } = change?;
-        let state = session.map(|session| session.state);
+        let state = session.as_ref().map(|session| session.state);
         context.listeners.tell(&session_id, hint(kind, state));
+        if let Some(session) = session {
+            found(context, session);
+        }
     }
     Ok(())
+}
+
+/// Tells discovery of a session that no run here follows.
+fn found(context: &Context, session: SessionInfo) {
+    if !context.listeners.hears(&session.session_id) {
+        context.discovery.found(session);
+    }
 }
 
 /// What a change means: its kind, or for `Created`, which is also the initial sync, its metadata.
@@ -67,8 +90,11 @@ fn hint(kind: SessionChangeKind, state: Option<SessionState>) -> Hint {
 
 async fn sweep_always(context: &Context, sweep: &mut tokio::time::Interval) {
     loop {
-        sweep.tick().await;
-        if context.listeners.is_empty() {
+        tokio::select! {
+            _ = sweep.tick() => {}
+            () = context.discovery.sweep_asked() => {}
+        }
+        if context.listeners.is_empty() && !context.discovery.is_on_duty() {
             continue;
         }
         if let Err(fault) = sweep_once(context).await {
@@ -83,7 +109,10 @@ async fn sweep_once(context: &Context) -> Result<(), RuntimeError> {
         let page = context.runtime.list_sessions(token.as_deref()).await?;
         for session in page.sessions {
             context.listeners.tell(&session.session_id, Hint::Seen(session.state));
+            found(context, session);
         }
+        // Unlike the watch, a sweep can wait.
+        context.discovery.has_room().await;
         match page.next_page_token {
             Some(next) => token = Some(next),
             None => return Ok(()),

@@ -245,6 +245,7 @@ fn read_engine(env: &mut Env) -> control_plane_recovery::Config {
     }
     control_plane_recovery::Config {
         recovery_enabled: env.flag("RUN_RECOVERY_ENABLED", true),
+        discovery_enabled: env.flag("SESSION_DISCOVERY_ENABLED", true),
         session_wait: env.millis("SESSION_POLL_TIMEOUT_MS", 1..=86_400_000, 60_000),
         stream_idle: env.millis("STREAM_IDLE_TIMEOUT_MS", 1000..=86_400_000, 120_000),
         max_retries: u32::try_from(env.integer("STREAM_MAX_RETRIES", 0..=1_000_000, 0))

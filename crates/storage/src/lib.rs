@@ -36,6 +36,7 @@ mod ask;
 mod append;
 mod config;
 mod deletion;
+mod discovery;
 mod duties;
 mod error;
 mod feed;
@@ -53,6 +54,7 @@ mod tickets;
 mod types;
 
 pub use config::{Access, Config, DatabaseUrl, Synchronous, TailLimits};
+pub use discovery::{ActiveSession, Adopted, Adoption, KnownSessions};
 pub use duties::Duty;
 pub use error::{Entity, Error, Result};
 pub use feed::{FeedBounds, FeedFilter, FeedFollower, FeedPage};

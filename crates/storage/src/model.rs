@@ -243,7 +243,8 @@ pub enum Appended {
 }
 
 impl Append {
-    /// Whether the batch binds the session, so that its facts are written.
+    /// Whether the batch binds the session, so that its facts are written, and with them how the
+    /// run is filed: a run that is adopted is bound a second time.
     pub fn binds(&self) -> bool {
         self.entries.iter().any(|entry| entry.event_type == EventType::SessionBound)
     }

@@ -212,6 +212,11 @@ impl ScriptedRuntime {
         self.script.session(session, |session| session.generation += 1);
     }
 
+    /// Ends the open watches over sessions as those that were too slow.
+    pub fn lag_watches(&self) {
+        self.script.lag_watches();
+    }
+
     /// The next call of `method` (`GetSession`, …) goes like this; one more call, one more time.
     pub fn fail_next(&self, method: &'static str, fault: UnaryFault) {
         self.script.plan_unary(method, fault);

@@ -211,3 +211,16 @@ async fn a_check_reports_faults_in_a_good_answer() {
     assert_eq!(api.get("/runs").await.1["total"], 0);
     api.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_admins_key_sees_the_runtimes_sessions() {
+    let api = Api::with_keys("ui:read:reader,ops:operate:operator,root:admin:admin").await;
+    let url = api.at("/admin/runtime/sessions");
+
+    for (key, status) in [("reader", 403), ("operator", 403), ("admin", 200)] {
+        let response = api.client.get(&url).bearer_auth(key).send().await.unwrap();
+        assert_eq!(read(response).await.0, status, "{key}");
+    }
+    assert_eq!(api.get("/admin/runtime/sessions").await.0, 401);
+    api.stop().await;
+}

@@ -87,6 +87,7 @@ impl Api {
         let tasks = TaskTracker::new();
         let config = control_plane_recovery::Config {
             recovery_enabled: false,
+            discovery_enabled: false,
             ..control_plane_recovery::Config::default()
         };
         let engine = Engine::start(

@@ -53,7 +53,8 @@ pub(super) fn lifecycle(state: &mut Projection, event: &CanonicalEvent, entered:
 
 /// `session.bound`. A second one, when a run that was discovered is adopted, changes no status.
 pub(super) fn bound(state: &mut Projection, event: &CanonicalEvent) {
-    if matches!(state.run.status, RunState::Queued | RunState::Starting) {
+    let adopted = event.data.get("adopted").and_then(Value::as_bool) == Some(true);
+    if !adopted && matches!(state.run.status, RunState::Queued | RunState::Starting) {
         state.run.status = RunState::BindingSession;
     }
     session_facts(state, event);

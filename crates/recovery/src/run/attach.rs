@@ -240,8 +240,8 @@ impl Task<'_> {
         let now = self.now();
         let bound = self.ledger.session.started_at_unix_ms.is_some();
         self.ledger.fail(&Failure { code, message }, now)?;
-        if !bound {
-            // A session that starts later can still be recorded.
+        if !bound && !self.ledger.run.is_unclaimed() {
+            // A session that starts later can still be recorded. One that was found is there.
             self.ledger.run.session_id = None;
         }
         self.commit().await

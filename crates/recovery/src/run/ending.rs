@@ -47,9 +47,15 @@ impl Task<'_> {
 
     /// The runtime does not know the session any more: the receipt tells how it ended.
     pub(super) async fn gone(&mut self) -> Result<(), Exit> {
-        if self.ledger.run.state == RunState::BindingSession {
-            let now = self.now();
-            self.ledger.advance(RunState::Running, now)?;
+        // A run that was found and never bound gets there, too: the receipt may say that it resolved.
+        for (from, to) in [
+            (RunState::Starting, RunState::BindingSession),
+            (RunState::BindingSession, RunState::Running),
+        ] {
+            if self.ledger.run.state == from {
+                let now = self.now();
+                self.ledger.advance(to, now)?;
+            }
         }
         if self.ledger.ends_with_commitment() {
             return self.conclude(SessionState::Resolved).await;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Exit, Task};
+use crate::adopt::{ADOPTION, Posted};
 use crate::signals::Heard;
 
 /// The kind of an item that adds an artifact.
@@ -95,7 +96,7 @@ impl Task<'_> {
                 None => self.ledger.inbox_done(item),
             }
         } else if kind == ARTIFACT
-            && let Ok(request) = serde_json::from_value::<ArtifactRequest>(payload)
+            && let Ok(request) = serde_json::from_value::<ArtifactRequest>(payload.clone())
         {
             let ArtifactRequest { id, kind, label, uri, inline } = request;
             if artifacts.contains(&id) || self.ledger.has_artifact(id) {
@@ -104,6 +105,11 @@ impl Task<'_> {
             }
             let artifact = Artifact { id, run_id, kind, label, uri, inline, created_at: now };
             self.ledger.artifact(artifact, item, now);
+        } else if kind == ADOPTION
+            && let Ok(posted) = serde_json::from_value::<Posted>(payload.clone())
+            && let Some((descriptor, request_hash)) = posted.read()
+        {
+            self.ledger.adopt(&descriptor, request_hash, item, now);
         } else {
             // A newer version may have asked for it; ours cannot do it, and says so.
             tracing::warn!(run.id = %run_id, inbox.kind = kind, "Dropped an unknown request");

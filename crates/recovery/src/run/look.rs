@@ -21,7 +21,11 @@ impl Task<'_> {
     /// Finds the session, which need not exist yet when it was never seen.
     pub(super) async fn find(&mut self) -> Result<Look, Exit> {
         match self.look().await? {
-            Look::Missing if self.ledger.session.started_at_unix_ms.is_none() => {
+            // A session that was found and is gone again will not start.
+            Look::Missing
+                if self.ledger.session.started_at_unix_ms.is_none()
+                    && !self.ledger.run.is_unclaimed() =>
+            {
                 self.wait_for_session().await
             }
             seen @ (Look::Session(_) | Look::Missing | Look::Refused(..)) => Ok(seen),

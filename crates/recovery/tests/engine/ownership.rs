@@ -35,7 +35,7 @@ fn queued(session_id: &SessionId, now: Timestamp) -> NewRun {
         session_id: Some(session_id.clone()),
         trace_id: None,
         idempotency_key: None,
-        request_hash: None,
+        request_hash: Some("posted".to_owned()),
         last_seq: 1,
         source_kind: None,
         source_ref: None,

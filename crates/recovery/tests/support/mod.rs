@@ -17,6 +17,7 @@ use control_plane_domain::{
 };
 use control_plane_projection::{Projection, state};
 use control_plane_recovery::{Config, Engine};
+use control_plane_storage::model::RunFilter;
 use control_plane_storage::{DatabaseUrl, Store};
 use control_plane_testkit::database::{Kind, TestDb};
 use control_plane_testkit::{DEADLINE, wait_for};
@@ -35,9 +36,28 @@ pub(crate) struct Rig {
     runtime: Arc<dyn Runtime>,
 }
 
+/// Another engine on a rig's database.
+pub(crate) struct Second {
+    pub(crate) engine: Engine,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Second {
+    pub(crate) async fn stop(self) {
+        let Self { engine, stop, tasks } = self;
+        stop.cancel();
+        tasks.close();
+        drop(engine);
+        tokio::time::timeout(DEADLINE, tasks.wait()).await.expect("the engine stops");
+    }
+}
+
 /// Waits that a test can afford.
 pub(crate) fn config() -> Config {
     Config {
+        // Tests count runs and events; those of discovery switch it on.
+        discovery_enabled: false,
         session_wait: Duration::from_secs(30),
         settle_quiet: Duration::from_millis(300),
         settle_patience: Duration::from_secs(2),
@@ -96,11 +116,44 @@ impl Rig {
         (database, runtime, config)
     }
 
+    /// Another engine on the same database, for a second process.
+    pub(crate) fn second(&self) -> Second {
+        let url = DatabaseUrl::parse(self.database.url()).unwrap();
+        let store = Store::connect(&control_plane_storage::Config::new(url)).unwrap();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let engine = Engine::start(
+            store,
+            Arc::clone(&self.runtime),
+            Arc::new(SystemClock),
+            self.config.clone(),
+            stop.clone(),
+            tasks.clone(),
+        );
+        Second { engine, stop, tasks }
+    }
+
+    /// Waits until there is a run for a session, whoever made it.
+    pub(crate) async fn finds(&self, session: &SessionId) -> RunId {
+        let ask = async || self.store.run_find(session.as_str()).await.ok();
+        wait_for(DEADLINE, ask, Option::is_some).await.unwrap().id
+    }
+
+    /// How many runs there are.
+    pub(crate) async fn count_runs(&self) -> i64 {
+        let all = RunFilter { include_sandbox: true, limit: 1, ..RunFilter::default() };
+        self.store.run_list(&all).await.unwrap().total
+    }
+
     /// Posts a run for a session.
     pub(crate) async fn post(&self, session: &SessionId, mode: &str) -> RunId {
         let launched = self.engine.launch(descriptor(session, mode)).await.unwrap();
         assert_eq!(&launched.session_id, session);
         launched.run_id
+    }
+
+    /// The run's state as clients see it.
+    pub(crate) async fn state(&self, run: RunId) -> serde_json::Value {
+        serde_json::to_value(state::load(&self.store, run).await.unwrap()).unwrap()
     }
 
     /// Waits until the run is in this state.

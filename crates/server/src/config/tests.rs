@@ -129,6 +129,7 @@ fn what_is_set_arrives() {
         ("DB_POOL_MAX", "7"),
         ("DB_POOL_CONNECTION_TIMEOUT", "1500"),
         ("RUN_RECOVERY_ENABLED", "no"),
+        ("SESSION_DISCOVERY_ENABLED", "off"),
         ("SESSION_POLL_TIMEOUT_MS", "1234"),
         ("STREAM_MAX_RETRIES", "9"),
         ("SIGNAL_HOLD_MS", "5000"),
@@ -146,6 +147,7 @@ fn what_is_set_arrives() {
     assert_eq!(config.database.pool_max, 7);
     assert_eq!(config.database.pool_timeout, Duration::from_millis(1500));
     assert!(!config.engine.recovery_enabled);
+    assert!(!config.engine.discovery_enabled);
     assert_eq!(config.engine.session_wait, Duration::from_millis(1234));
     assert_eq!(config.engine.max_retries, 9);
     assert_eq!(config.engine.signal_hold, Duration::from_secs(5));

@@ -17,7 +17,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Connection, sessions};
+use super::{Connection, runs, sessions};
 use crate::error::Result;
 use crate::model::Append;
 
@@ -28,7 +28,8 @@ WITH batch AS (
         id uuid, epoch bigint, expected_seq bigint, entries bigint, status text,
         runtime_version text, runtime_session_id text, last_event_seq bigint, chain_hash bytea,
         metadata jsonb, error_code text, error_message text, started_at timestamptz,
-        ended_at timestamptz, updated_at timestamptz)
+        ended_at timestamptz, updated_at timestamptz, files boolean, mode text, tags jsonb,
+        source_kind text, source_ref text, environment text, scenario_ref text)
 ), locked AS (
     SELECT r.id FROM runs r JOIN batch b
       ON r.id = b.id AND r.epoch = b.epoch AND r.last_event_seq = b.expected_seq
@@ -38,7 +39,12 @@ WITH batch AS (
         runtime_session_id = b.runtime_session_id, last_event_seq = b.last_event_seq,
         chain_hash = b.chain_hash, metadata = COALESCE(b.metadata, r.metadata),
         error_code = b.error_code, error_message = b.error_message, started_at = b.started_at,
-        ended_at = b.ended_at, updated_at = b.updated_at
+        ended_at = b.ended_at, updated_at = b.updated_at, mode = COALESCE(b.mode, r.mode),
+        tags = COALESCE(b.tags, r.tags),
+        source_kind = CASE WHEN b.files THEN b.source_kind ELSE r.source_kind END,
+        source_ref = CASE WHEN b.files THEN b.source_ref ELSE r.source_ref END,
+        environment = CASE WHEN b.files THEN b.environment ELSE r.environment END,
+        scenario_ref = CASE WHEN b.files THEN b.scenario_ref ELSE r.scenario_ref END
     FROM batch b JOIN locked l ON l.id = b.id
     WHERE r.id = b.id AND r.epoch = b.epoch AND r.last_event_seq = b.expected_seq
     RETURNING r.id, b.expected_seq, b.entries
@@ -270,7 +276,7 @@ impl<'a> Statement<'a> {
 
 fn run_row(batch: &Append) -> Value {
     let run = &batch.run;
-    serde_json::json!({
+    let mut row = serde_json::json!({
         "id": run.id,
         "epoch": batch.lease.epoch,
         "expected_seq": batch.expected_seq,
@@ -280,14 +286,30 @@ fn run_row(batch: &Append) -> Value {
         "runtime_session_id": run.session_id.as_ref().map(|id| id.as_str()),
         "last_event_seq": run.last_seq,
         "chain_hash": format!("\\x{}", hex::encode(batch.chain.0)),
-        // Only a run's end changes it; absent keeps what is there.
-        "metadata": run.state.is_terminal().then_some(&run.metadata),
+        // Absent keeps what is there.
+        "metadata": (run.state.is_terminal() || batch.binds()).then_some(&run.metadata),
         "error_code": run.error_code,
         "error_message": run.error_message,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "updated_at": run.updated_at,
-    })
+    });
+    if batch.binds()
+        && let Value::Object(row) = &mut row
+    {
+        for (column, value) in [
+            ("files", Value::Bool(true)),
+            ("mode", run.mode.as_str().into()),
+            ("tags", run.tags.clone().into()),
+            ("source_kind", run.source_kind.clone().into()),
+            ("source_ref", run.source_ref.clone().into()),
+            ("environment", runs::filed(run, "environment").into()),
+            ("scenario_ref", runs::filed(run, "scenarioRef").into()),
+        ] {
+            row.insert(column.to_owned(), value);
+        }
+    }
+    row
 }
 
 fn session_row(batch: &Append) -> Value {

@@ -1,6 +1,7 @@
 //! PostgreSQL: connections, and what only it needs.
 
 mod append;
+mod bulk;
 mod connect;
 mod dialect;
 pub(crate) mod instances;
@@ -13,6 +14,8 @@ pub(crate) mod create;
 pub(crate) mod deletion;
 #[path = "../queries/derived.rs"]
 pub(crate) mod derived;
+#[path = "../queries/discovery.rs"]
+pub(crate) mod discovery;
 #[path = "../queries/events.rs"]
 pub(crate) mod events;
 #[path = "../queries/feed.rs"]

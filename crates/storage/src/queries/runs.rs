@@ -17,7 +17,7 @@ use crate::types::DbUuid;
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = runs, treat_none_as_default_value = false)]
 pub(super) struct RunRow {
-    id: DbUuid,
+    pub(super) id: DbUuid,
     status: String,
     mode: String,
     runtime_kind: String,
@@ -44,7 +44,7 @@ pub(super) struct RunRow {
 /// The columns of a new row that a [`Run`] does not show.
 #[derive(Insertable)]
 #[diesel(table_name = runs, treat_none_as_default_value = false)]
-struct HiddenColumns {
+pub(super) struct HiddenColumns {
     chain_hash: Vec<u8>,
     environment: Option<String>,
     scenario_ref: Option<String>,
@@ -127,20 +127,29 @@ pub(crate) async fn insert(
     chain: ChainHash,
     owner: i64,
 ) -> Result<bool> {
-    let text = |key: &str| run.metadata.get(key).and_then(Value::as_str).map(str::to_owned);
-    let hidden = HiddenColumns {
-        chain_hash: chain.0.to_vec(),
-        environment: text("environment"),
-        scenario_ref: text("scenarioRef"),
-        owner: Some(owner),
-        epoch: 1,
-    };
     let inserted = diesel::insert_into(runs::table)
-        .values((RunRow::from(run), hidden))
+        .values(row(run, chain, owner))
         .on_conflict_do_nothing()
         .execute(conn)
         .await?;
     Ok(inserted == 1)
+}
+
+/// A new run's columns.
+pub(super) fn row(run: &Run, chain: ChainHash, owner: i64) -> (RunRow, HiddenColumns) {
+    let hidden = HiddenColumns {
+        chain_hash: chain.0.to_vec(),
+        environment: filed(run, "environment"),
+        scenario_ref: filed(run, "scenarioRef"),
+        owner: Some(owner),
+        epoch: 1,
+    };
+    (RunRow::from(run), hidden)
+}
+
+/// A text of the run's metadata that has a column of its own, so that filters find it.
+pub(super) fn filed(run: &Run, key: &str) -> Option<String> {
+    run.metadata.get(key).and_then(Value::as_str).map(str::to_owned)
 }
 
 /// Loads a run.

@@ -10,7 +10,7 @@ use super::schema::{
     feed, run_artifacts, run_events_canonical, run_events_raw, run_inbox, run_metrics,
     run_projections, run_snapshots, runs, runtime_sessions,
 };
-use super::{Connection, derived, events, raw, sessions, snapshots};
+use super::{Connection, derived, events, raw, runs as run_queries, sessions, snapshots};
 use crate::error::Result;
 use crate::model::Append;
 use crate::types::DbUuid;
@@ -66,9 +66,17 @@ fn advance_run(conn: &mut SqliteConnection, batch: &Append) -> QueryResult<bool>
             runs::updated_at.eq(run.updated_at),
         ))
         .execute(conn)?;
-    if advanced == 1 && run.state.is_terminal() {
+    if advanced == 1 && (run.state.is_terminal() || batch.binds()) {
         diesel::update(runs::table.find(DbUuid(run.id.0)))
-            .set(runs::metadata.eq(serde_json::Value::Object(run.metadata.clone())))
+            .set((
+                runs::metadata.eq(serde_json::Value::Object(run.metadata.clone())),
+                runs::mode.eq(run.mode.as_str()),
+                runs::tags.eq(serde_json::Value::from(run.tags.clone())),
+                runs::source_kind.eq(&run.source_kind),
+                runs::source_ref.eq(&run.source_ref),
+                runs::environment.eq(run_queries::filed(run, "environment")),
+                runs::scenario_ref.eq(run_queries::filed(run, "scenarioRef")),
+            ))
             .execute(conn)?;
     }
     Ok(advanced == 1)

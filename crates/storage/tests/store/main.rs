@@ -33,6 +33,7 @@ mod broken;
 mod canceled;
 mod create;
 mod delete;
+mod discovery;
 mod duties;
 mod falling;
 mod feed;

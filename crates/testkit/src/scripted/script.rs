@@ -33,7 +33,8 @@ pub(super) struct Script {
     inner: Mutex<Inner>,
     /// Counts changes; subscriptions wait on it.
     changed: watch::Sender<u64>,
-    lifecycle: broadcast::Sender<SessionLifecycleEvent>,
+    /// `None` ends the watches: they were too slow.
+    lifecycle: broadcast::Sender<Option<SessionLifecycleEvent>>,
 }
 
 #[derive(Default)]
@@ -203,7 +204,7 @@ impl Script {
     /// Every session as created, and what happens from then on.
     pub(super) fn lifecycle(
         &self,
-    ) -> (Vec<SessionLifecycleEvent>, broadcast::Receiver<SessionLifecycleEvent>) {
+    ) -> (Vec<SessionLifecycleEvent>, broadcast::Receiver<Option<SessionLifecycleEvent>>) {
         let live = self.lifecycle.subscribe();
         let inner = self.lock();
         let known = inner.sessions.values();
@@ -214,7 +215,11 @@ impl Script {
 
     fn announce(&self, kind: EventType, metadata: SessionMetadata) {
         // Nobody watches: nobody to tell.
-        drop(self.lifecycle.send(lifecycle_event(kind, metadata)));
+        drop(self.lifecycle.send(Some(lifecycle_event(kind, metadata))));
+    }
+
+    pub(super) fn lag_watches(&self) {
+        drop(self.lifecycle.send(None));
     }
 
     fn wake(&self) {

@@ -299,17 +299,20 @@ impl MacpRuntimeService for Service {
         self.enter("WatchSessions").await?;
         let (initial, live) = self.script.lifecycle();
         let initial = futures_util::stream::iter(initial);
-        let live = unfold(live, |mut live| async move {
+        let live = unfold(Some(live), |live| async move {
+            let mut live = live?;
             loop {
                 match live.recv().await {
-                    Ok(event) => return Some((event, live)),
+                    Ok(Some(event)) => return Some((Ok(event), Some(live))),
+                    Ok(None) => return Some((Err(Failure::Lagged.status()), None)),
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return None,
                 }
             }
         });
-        let events = initial.chain(live);
-        let responses = events.map(|event| Ok(WatchSessionsResponse { event: Some(event) }));
+        let events = initial.map(Ok).chain(live);
+        let responses =
+            events.map(|event| event.map(|event| WatchSessionsResponse { event: Some(event) }));
         Ok(Response::new(responses.boxed()))
     }
 }

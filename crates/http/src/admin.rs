@@ -1,0 +1,3 @@
+//! What only an admin's key may see or do.
+
+pub(crate) mod sessions;

@@ -1,0 +1,40 @@
+//! Many rows at once: one statement, so one round trip.
+
+use diesel_async::RunQueryDsl;
+
+use super::Connection;
+use super::derived::MetricsRow;
+use super::events::EventRow;
+use super::runs::{HiddenColumns, RunRow};
+use super::schema::{run_events_canonical, run_metrics, runs, runtime_sessions};
+use super::sessions::SessionRow;
+use crate::error::Result;
+use crate::types::DbUuid;
+
+/// Inserts the runs whose id, session and key are free, and tells which.
+pub(super) async fn runs(
+    conn: &mut Connection,
+    rows: Vec<(RunRow, HiddenColumns)>,
+) -> Result<Vec<DbUuid>> {
+    Ok(diesel::insert_into(runs::table)
+        .values(rows)
+        .on_conflict_do_nothing()
+        .returning(runs::id)
+        .get_results(conn)
+        .await?)
+}
+
+pub(super) async fn sessions(conn: &mut Connection, rows: Vec<SessionRow>) -> Result<()> {
+    diesel::insert_into(runtime_sessions::table).values(rows).execute(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn metrics(conn: &mut Connection, rows: Vec<MetricsRow>) -> Result<()> {
+    diesel::insert_into(run_metrics::table).values(rows).execute(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result<()> {
+    diesel::insert_into(run_events_canonical::table).values(rows).execute(conn).await?;
+    Ok(())
+}

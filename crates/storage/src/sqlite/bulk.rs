@@ -1,0 +1,49 @@
+//! Many rows at once: one after another, since there is no round trip to save.
+
+use diesel_async::RunQueryDsl;
+
+use super::Connection;
+use super::derived::MetricsRow;
+use super::events::EventRow;
+use super::runs::{HiddenColumns, RunRow};
+use super::schema::{run_events_canonical, run_metrics, runs, runtime_sessions};
+use super::sessions::SessionRow;
+use crate::error::Result;
+use crate::types::DbUuid;
+
+/// Inserts the runs whose id, session and key are free, and tells which.
+pub(super) async fn runs(
+    conn: &mut Connection,
+    rows: Vec<(RunRow, HiddenColumns)>,
+) -> Result<Vec<DbUuid>> {
+    let mut inserted = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id = row.0.id;
+        let insert = diesel::insert_into(runs::table).values(row).on_conflict_do_nothing();
+        if insert.execute(conn).await? == 1 {
+            inserted.push(id);
+        }
+    }
+    Ok(inserted)
+}
+
+pub(super) async fn sessions(conn: &mut Connection, rows: Vec<SessionRow>) -> Result<()> {
+    for row in rows {
+        diesel::insert_into(runtime_sessions::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn metrics(conn: &mut Connection, rows: Vec<MetricsRow>) -> Result<()> {
+    for row in rows {
+        diesel::insert_into(run_metrics::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result<()> {
+    for row in rows {
+        diesel::insert_into(run_events_canonical::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
