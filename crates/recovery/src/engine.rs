@@ -8,7 +8,7 @@ use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{Clock, RunDescriptor, RunId, RunState, SessionId};
 use control_plane_storage::model::{Lease, NewRun};
 use control_plane_storage::{Error, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +28,8 @@ use crate::{claim, signals, watch};
 
 /// How often a run's task may panic before the run is parked.
 const MAX_PANICS: u32 = 3;
+/// How many runs are loaded at once; the pool of connections is larger by default.
+const MAX_READERS: usize = 8;
 /// How long somebody who asks something of a run waits for it to be done.
 const ASK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -48,6 +50,9 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskTracker,
     pub(crate) ear: Ear,
     pub(crate) discovery: Discovery,
+    /// Who may read a run or its inbox now. Thousands of runs that begin together would otherwise
+    /// take every connection, and time out waiting for theirs.
+    pub(crate) readers: Arc<Semaphore>,
     /// The engine stops, and no run has a task any more.
     pub(crate) drained: CancellationToken,
     /// The runs that have a task here.
@@ -89,6 +94,7 @@ impl Engine {
             modes: ModeCheck::default(),
             ear: Ear::default(),
             discovery: Discovery::default(),
+            readers: Arc::new(Semaphore::new(MAX_READERS)),
             following: Mutex::default(),
             look: Notify::new(),
             store,

@@ -104,6 +104,8 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
 }
 
 async fn load(context: &Context, lease: Lease) -> Result<Ledger, Exit> {
+    // It is never closed.
+    let _turn = context.readers.acquire().await;
     let loaded = Ledger::load(&context.store, lease).await;
     loaded.map(|ledger| ledger.within(&context.budget)).map_err(|fault| {
         if matches!(fault, Error::NotFound { .. }) {

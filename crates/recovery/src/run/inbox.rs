@@ -50,7 +50,9 @@ impl Task<'_> {
         let (store, id) = (self.context.store.clone(), self.ledger.run.id);
         // A burst of signals is listed again while its first part is being committed.
         let done = self.ledger.done_items().clone();
+        let readers = std::sync::Arc::clone(&self.context.readers);
         async move {
+            let _turn = readers.acquire().await;
             let mut items = store.inbox_list(id).await?;
             let listed = items.iter().map(|item| item.id).collect();
             items.retain(|item| !done.contains(&item.id));

@@ -214,6 +214,7 @@ async fn the_same_request_at_once_gives_everybody_the_same_run() {
             assert_eq!(outcome.unwrap().run_id, run);
         }
         wait_until(DEADLINE, async || adoptions(&rig, run).await.len() == 1).await;
+        rig.reaches(run, RunState::Running).await;
         rig.log_is_sound(run).await;
         rig.stop().await;
     }

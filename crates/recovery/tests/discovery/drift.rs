@@ -40,6 +40,8 @@ async fn with_discovery_nothing_differs_and_without_it_strangers_are_named() {
         let rig = Rig::resume(database, client, discovering());
         let run = rig.finds(&open).await;
         rig.reaches(run, RunState::Running).await;
+        let run = rig.finds(&over).await;
+        rig.reaches(run, RunState::Completed).await;
         let drift = rig.engine.drift().await.unwrap();
         assert_eq!((drift.untracked.total, drift.missing.total, drift.state.total), (0, 0, 0));
         rig.stop().await;

@@ -31,17 +31,15 @@ async fn two_instances_make_one_run_of_each_session_and_one_goes_on_alone() {
     let (mine, theirs) = (rig.engine.following(), second.engine.following());
     assert!(mine == 20 || theirs == 20, "{mine} {theirs}");
 
-    // The other one takes over, with what it has never seen.
-    let (database, client, config) = if mine == 20 {
-        rig.stop().await
+    // The one that found them goes, and the other one takes over, with what it has never seen.
+    let (rig, second) = if mine == 20 {
+        let (database, client, config) = rig.stop().await;
+        // A third one, whose turn may come as well.
+        (Rig::resume(database, client, config), Some(second))
     } else {
         second.stop().await;
-        let parts = rig.stop().await;
-        let session = SessionId::random();
-        sessions.push((session.clone(), opened(&cast, &session).await));
-        parts
+        (rig, None)
     };
-    let rig = Rig::resume(database, client, config);
     let session = SessionId::random();
     sessions.push((session.clone(), opened(&cast, &session).await));
     for (session, accepted) in &mut sessions {
@@ -50,6 +48,9 @@ async fn two_instances_make_one_run_of_each_session_and_one_goes_on_alone() {
         ended(&cast, session, accepted).await;
         rig.reaches(run, RunState::Completed).await;
         rig.is_whole(run, accepted).await;
+    }
+    if let Some(second) = second {
+        second.stop().await;
     }
     rig.stop().await;
 }
