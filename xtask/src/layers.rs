@@ -22,6 +22,8 @@ const CHAIN: &[&str] = &[
 ];
 /// The gRPC client, which implements a port of the domain.
 const RUNTIME: &str = "control-plane-runtime";
+/// The HTTP client, which implements another.
+const OUTBOUND: &str = "control-plane-outbound";
 /// What tests need; shipped with nothing.
 const TESTKIT: &str = "control-plane-testkit";
 const XTASK: &str = "xtask";
@@ -101,7 +103,7 @@ pub(crate) fn faults(packages: &[Package]) -> Vec<String> {
 }
 
 fn is_known(name: &str) -> bool {
-    CHAIN.contains(&name) || [RUNTIME, TESTKIT, XTASK].contains(&name)
+    CHAIN.contains(&name) || [RUNTIME, OUTBOUND, TESTKIT, XTASK].contains(&name)
 }
 
 /// Whether the crate may use another crate of ours.
@@ -114,9 +116,9 @@ fn may_use(name: &str, dependency: &Dependency) -> bool {
         (XTASK, _) => false,
         // The test kit stands beside the chain: it may use all of it but the binary.
         (TESTKIT, other) => other != "control-plane-server",
-        ("control-plane-server", RUNTIME) => true,
-        (_, RUNTIME) => in_tests,
-        (RUNTIME, other) => other == "control-plane-domain",
+        ("control-plane-server", RUNTIME | OUTBOUND) => true,
+        (_, RUNTIME | OUTBOUND) => in_tests,
+        (RUNTIME | OUTBOUND, other) => other == "control-plane-domain",
         (from, to) => match (place(from), place(to)) {
             (Some(from), Some(to)) => to < from,
             (None, _) | (_, None) => false,

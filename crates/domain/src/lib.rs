@@ -11,6 +11,7 @@ pub mod event;
 pub mod id;
 pub mod metrics;
 pub mod normalize;
+pub mod outbound;
 pub mod payload;
 pub mod run;
 pub mod runtime;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::envelope::{Envelope, SessionChange, SignalSeen};
 use crate::id::{Ordinal, SessionId};
-use crate::session::SessionInfo;
+use crate::session::{SessionInfo, SessionState};
 
 /// What we ask of a runtime. Every unary call has a deadline of its own.
 #[async_trait]
@@ -45,6 +45,28 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// `GetDecisionReceipt`: the `macp-receipt/1` document (RFC-MACP-0013).
     async fn decision_receipt(&self, id: &SessionId) -> Result<Value, RuntimeError>;
+
+    /// `CancelSession`, as ourselves: what the session is afterwards, which for one that was over
+    /// is what it was. Only its initiator and whom its policy names may.
+    async fn cancel_session(
+        &self,
+        id: &SessionId,
+        reason: &str,
+    ) -> Result<SessionState, RuntimeError>;
+
+    /// `SuspendSession`; the same rules.
+    async fn suspend_session(
+        &self,
+        id: &SessionId,
+        reason: &str,
+    ) -> Result<SessionState, RuntimeError>;
+
+    /// `ResumeSession`; the same rules. A session that was suspended for too long expires instead.
+    async fn resume_session(
+        &self,
+        id: &SessionId,
+        reason: &str,
+    ) -> Result<SessionState, RuntimeError>;
 
     async fn manifest(&self) -> Result<Manifest, RuntimeError>;
 

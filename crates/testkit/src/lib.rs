@@ -7,11 +7,13 @@
 use std::io::Write;
 
 pub mod agent;
+pub mod auth;
 pub mod browser;
 pub mod cluster;
 pub mod curl;
 pub mod database;
 pub mod document;
+pub mod listener;
 pub mod message;
 pub mod network;
 pub mod nginx;

@@ -40,19 +40,24 @@ fn an_arrow_that_points_up_is_refused_in_tests_too() {
 }
 
 #[test]
-fn the_grpc_client_is_named_by_the_server_and_by_tests_only() {
-    assert_eq!(verdict("control-plane-server", RUNTIME, UseIn::Always), NONE);
-    assert_eq!(verdict("control-plane-recovery", RUNTIME, UseIn::Tests), NONE);
-    for name in ["control-plane-recovery", "control-plane-http", "control-plane-domain"] {
-        assert_eq!(verdict(name, RUNTIME, UseIn::Always), refused(name, RUNTIME));
+fn the_clients_of_others_are_named_by_the_server_and_by_tests_only() {
+    for client in [RUNTIME, OUTBOUND] {
+        assert_eq!(verdict("control-plane-server", client, UseIn::Always), NONE);
+        assert_eq!(verdict("control-plane-recovery", client, UseIn::Tests), NONE);
+        for name in ["control-plane-recovery", "control-plane-http", "control-plane-domain"] {
+            assert_eq!(verdict(name, client, UseIn::Always), refused(name, client));
+        }
     }
 }
 
 #[test]
-fn the_grpc_client_uses_the_domain_only() {
-    assert_eq!(verdict(RUNTIME, "control-plane-domain", UseIn::Always), NONE);
-    let storage = "control-plane-storage";
-    assert_eq!(verdict(RUNTIME, storage, UseIn::Always), refused(RUNTIME, storage));
+fn the_clients_of_others_use_the_domain_only() {
+    for (client, other) in [(RUNTIME, OUTBOUND), (OUTBOUND, RUNTIME)] {
+        assert_eq!(verdict(client, "control-plane-domain", UseIn::Always), NONE);
+        assert_eq!(verdict(client, other, UseIn::Always), refused(client, other));
+        let storage = "control-plane-storage";
+        assert_eq!(verdict(client, storage, UseIn::Always), refused(client, storage));
+    }
 }
 
 #[test]

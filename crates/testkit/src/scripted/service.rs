@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 
+use control_plane_domain::{SessionId, SessionState};
 use control_plane_runtime::proto::macp_runtime_service_server::MacpRuntimeService;
 use control_plane_runtime::proto::stream_session_response::Response as Frame;
 use control_plane_runtime::proto::{self, StreamSessionResponse, WatchSessionsResponse};
@@ -26,6 +27,16 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(script: Arc<Script>) -> Self {
         Self { script }
+    }
+
+    /// Moves a session on, for whoever asks, and acknowledges it.
+    fn change(&self, id: &str, state: SessionState) -> Result<proto::Ack, Status> {
+        if self.script.find(id).is_none() {
+            return Err(Failure::NotFound.status());
+        }
+        self.script.set_state(&SessionId::trusted(id.to_owned()), state);
+        let session_state = self.script.find(id).map_or(0, |metadata| metadata.state);
+        Ok(proto::Ack { ok: true, session_state, ..proto::Ack::default() })
     }
 
     /// Lets a planned fault happen to this call.
@@ -205,6 +216,33 @@ impl MacpRuntimeService for Service {
             (None, Some(_)) => Err(Failure::ReceiptUnavailable.status()),
             (None, None) => Err(Failure::NotFound.status()),
         }
+    }
+
+    async fn cancel_session(
+        &self,
+        request: Request<proto::CancelSessionRequest>,
+    ) -> Result<Response<proto::CancelSessionResponse>, Status> {
+        self.enter("CancelSession").await?;
+        let ack = self.change(&request.get_ref().session_id, SessionState::Cancelled)?;
+        Ok(Response::new(proto::CancelSessionResponse { ack: Some(ack) }))
+    }
+
+    async fn suspend_session(
+        &self,
+        request: Request<proto::SuspendSessionRequest>,
+    ) -> Result<Response<proto::SuspendSessionResponse>, Status> {
+        self.enter("SuspendSession").await?;
+        let ack = self.change(&request.get_ref().session_id, SessionState::Suspended)?;
+        Ok(Response::new(proto::SuspendSessionResponse { ack: Some(ack) }))
+    }
+
+    async fn resume_session(
+        &self,
+        request: Request<proto::ResumeSessionRequest>,
+    ) -> Result<Response<proto::ResumeSessionResponse>, Status> {
+        self.enter("ResumeSession").await?;
+        let ack = self.change(&request.get_ref().session_id, SessionState::Open)?;
+        Ok(Response::new(proto::ResumeSessionResponse { ack: Some(ack) }))
     }
 
     async fn get_manifest(
