@@ -3,6 +3,8 @@
 //! **Invariant:** every call, and the opening of every stream, has a deadline. Unary calls have a
 //! connection of their own, so that streams can never starve a health check.
 
+mod lifecycle;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,15 +15,14 @@ use control_plane_domain::runtime::{
     SessionPage,
 };
 use control_plane_domain::session::SessionInfo;
-use control_plane_domain::{Envelope, Ordinal, SessionId};
+use control_plane_domain::{Envelope, Ordinal, SessionId, SessionState};
 use futures_core::stream::BoxStream;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::authorized::{Again, Authorized, Credentials};
 use crate::config::{Config, ConfigError};
 use crate::pool::{Pool, Slot};
 use crate::proto::macp_runtime_service_client::MacpRuntimeServiceClient as Stub;
@@ -41,9 +42,9 @@ const MAX_FRAME_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Client {
     address: String,
-    authorization: Option<MetadataValue<Ascii>>,
+    credentials: Credentials,
     timeout: Duration,
-    unary: Stub<Channel>,
+    unary: Stub<Authorized>,
     streams: Arc<Pool>,
 }
 
@@ -53,22 +54,16 @@ impl Client {
     /// # Errors
     /// [`ConfigError`] for what cannot work: the address, the token, the CA file.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
+        let credentials = config.credentials()?;
         let unary = config.unary_endpoint()?.connect_lazy();
+        let unary = Authorized::new(unary, credentials.clone(), Again::Once);
         Ok(Self {
             address: config.address.clone(),
-            authorization: config.authorization()?,
+            credentials,
             timeout: config.request_timeout,
             unary: Stub::new(unary).max_decoding_message_size(MAX_ANSWER_BYTES),
             streams: Pool::new(config.stream_endpoint()?, config.max_streams_per_connection),
         })
-    }
-
-    fn request<T>(&self, body: T) -> Request<T> {
-        let mut request = Request::new(body);
-        if let Some(value) = &self.authorization {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        request
     }
 
     /// Waits for `answer` until the deadline, and takes its time.
@@ -103,6 +98,12 @@ impl Client {
         outcome
     }
 
+    /// What streams are opened with. A subscription's request is a stream of its own.
+    fn stream_stub(&self, slot: &Slot) -> Stub<Authorized> {
+        let channel = Authorized::new(slot.channel(), self.credentials.clone(), Again::Never);
+        Stub::new(channel).max_decoding_message_size(MAX_FRAME_BYTES)
+    }
+
     fn hold(
         &self,
         method: &'static str,
@@ -111,10 +112,6 @@ impl Client {
     ) -> Hold {
         Hold { frames, slot, address: self.address.clone(), method }
     }
-}
-
-fn stream_stub(slot: &Slot) -> Stub<Channel> {
-    Stub::new(slot.channel()).max_decoding_message_size(MAX_FRAME_BYTES)
 }
 
 /// We can do all of it; only the lists that we do not watch are not announced.
@@ -156,14 +153,14 @@ impl Runtime for Client {
             capabilities: Some(our_capabilities()),
         };
         let mut stub = self.unary.clone();
-        let answer = self.call("Initialize", stub.initialize(self.request(request))).await?;
+        let answer = self.call("Initialize", stub.initialize(Request::new(request))).await?;
         Ok(convert::runtime_info(answer))
     }
 
     async fn get_session(&self, id: &SessionId) -> Result<SessionInfo, RuntimeError> {
         let request = proto::GetSessionRequest { session_id: id.as_str().to_owned() };
         let mut stub = self.unary.clone();
-        let answer = self.call("GetSession", stub.get_session(self.request(request))).await?;
+        let answer = self.call("GetSession", stub.get_session(Request::new(request))).await?;
         let metadata = answer.metadata.ok_or_else(|| error::malformed("GetSession", "session"))?;
         Ok(convert::session(metadata))
     }
@@ -174,7 +171,7 @@ impl Runtime for Client {
             page_token: page_token.unwrap_or_default().to_owned(),
         };
         let mut stub = self.unary.clone();
-        let answer = self.call("ListSessions", stub.list_sessions(self.request(request))).await?;
+        let answer = self.call("ListSessions", stub.list_sessions(Request::new(request))).await?;
         Ok(SessionPage {
             sessions: answer.sessions.into_iter().map(convert::session).collect(),
             next_page_token: Some(answer.next_page_token).filter(|token| !token.is_empty()),
@@ -186,8 +183,8 @@ impl Runtime for Client {
     ) -> Result<BoxStream<'static, Result<SessionChange, RuntimeError>>, RuntimeError> {
         const METHOD: &str = "WatchSessions";
         let slot = self.streams.acquire();
-        let mut stub = stream_stub(&slot);
-        let request = self.request(proto::WatchSessionsRequest {});
+        let mut stub = self.stream_stub(&slot);
+        let request = Request::new(proto::WatchSessionsRequest {});
         let streaming = self.open(METHOD, &slot, stub.watch_sessions(request)).await?;
         Ok(adapt(streaming, self.hold(METHOD, slot, None), |wire| {
             wire.event.and_then(convert::session_change).map(Ok)
@@ -199,8 +196,8 @@ impl Runtime for Client {
     ) -> Result<BoxStream<'static, Result<SignalSeen, RuntimeError>>, RuntimeError> {
         const METHOD: &str = "WatchSignals";
         let slot = self.streams.acquire();
-        let mut stub = stream_stub(&slot);
-        let request = self.request(proto::WatchSignalsRequest {});
+        let mut stub = self.stream_stub(&slot);
+        let request = Request::new(proto::WatchSignalsRequest {});
         let streaming = self.open(METHOD, &slot, stub.watch_signals(request)).await?;
         Ok(adapt(streaming, self.hold(METHOD, slot, None), |wire| {
             let sender_authenticated = wire.sender_authenticated;
@@ -219,7 +216,7 @@ impl Runtime for Client {
     ) -> Result<BoxStream<'static, Result<Envelope, RuntimeError>>, RuntimeError> {
         const METHOD: &str = "StreamSession";
         let slot = self.streams.acquire();
-        let mut stub = stream_stub(&slot);
+        let mut stub = self.stream_stub(&slot);
         let (frames, sending) = mpsc::channel(1);
         // The channel is new and has room for this, its only frame.
         drop(frames.try_send(proto::StreamSessionRequest {
@@ -227,7 +224,7 @@ impl Runtime for Client {
             subscribe_session_id: id.as_str().to_owned(),
             after_sequence: u64::try_from(after).unwrap_or_default(),
         }));
-        let request = self.request(ReceiverStream::new(sending));
+        let request = Request::new(ReceiverStream::new(sending));
         let streaming = self.open(METHOD, &slot, stub.stream_session(request)).await?;
         let id = id.clone();
         Ok(adapt(streaming, self.hold(METHOD, slot, Some(frames)), move |wire| {
@@ -245,15 +242,39 @@ impl Runtime for Client {
         const METHOD: &str = "GetDecisionReceipt";
         let request = proto::GetDecisionReceiptRequest { session_id: id.as_str().to_owned() };
         let mut stub = self.unary.clone();
-        let answer = self.call(METHOD, stub.get_decision_receipt(self.request(request))).await?;
+        let answer = self.call(METHOD, stub.get_decision_receipt(Request::new(request))).await?;
         serde_json::from_str(&answer.receipt_json)
             .map_err(|_| error::malformed(METHOD, "receipt that is JSON"))
+    }
+
+    async fn cancel_session(
+        &self,
+        id: &SessionId,
+        reason: &str,
+    ) -> Result<SessionState, RuntimeError> {
+        self.cancel(id, reason).await
+    }
+
+    async fn suspend_session(
+        &self,
+        id: &SessionId,
+        reason: &str,
+    ) -> Result<SessionState, RuntimeError> {
+        self.suspend(id, reason).await
+    }
+
+    async fn resume_session(
+        &self,
+        id: &SessionId,
+        reason: &str,
+    ) -> Result<SessionState, RuntimeError> {
+        self.resume(id, reason).await
     }
 
     async fn manifest(&self) -> Result<Manifest, RuntimeError> {
         let request = proto::GetManifestRequest::default();
         let mut stub = self.unary.clone();
-        let answer = self.call("GetManifest", stub.get_manifest(self.request(request))).await?;
+        let answer = self.call("GetManifest", stub.get_manifest(Request::new(request))).await?;
         let manifest =
             answer.manifest.ok_or_else(|| error::malformed("GetManifest", "manifest"))?;
         Ok(convert::manifest(manifest))
@@ -263,11 +284,11 @@ impl Runtime for Client {
         let mut stub = self.unary.clone();
         let modes = match which {
             Modes::Standard => {
-                let request = self.request(proto::ListModesRequest {});
+                let request = Request::new(proto::ListModesRequest {});
                 self.call("ListModes", stub.list_modes(request)).await?.modes
             }
             Modes::Extension => {
-                let request = self.request(proto::ListExtModesRequest {});
+                let request = Request::new(proto::ListExtModesRequest {});
                 self.call("ListExtModes", stub.list_ext_modes(request)).await?.modes
             }
         };
@@ -276,7 +297,7 @@ impl Runtime for Client {
 
     async fn roots(&self) -> Result<Vec<Root>, RuntimeError> {
         let mut stub = self.unary.clone();
-        let request = self.request(proto::ListRootsRequest {});
+        let request = Request::new(proto::ListRootsRequest {});
         let answer = self.call("ListRoots", stub.list_roots(request)).await?;
         Ok(answer.roots.into_iter().map(convert::root).collect())
     }

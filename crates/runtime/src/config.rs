@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::codegen::http::HeaderValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+
+use crate::authorized::Credentials;
+use crate::minter::Minter;
 
 /// A window of one stream. Small, so that a stalled stream takes little of its connection's.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -29,6 +32,9 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// The observer's token.
     pub bearer_token: Option<Secret>,
+    /// Where short-lived tokens come from; they go before `bearer_token`, which then counts only
+    /// if the minter is to fall back on it.
+    pub minter: Option<Minter>,
     /// The deadline of a unary call, and of opening a stream.
     pub request_timeout: Duration,
     /// The deadline of a TCP connect, and of a TLS handshake.
@@ -45,6 +51,7 @@ impl Config {
             address: address.into(),
             tls: None,
             bearer_token: None,
+            minter: None,
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             max_streams_per_connection: 100,
@@ -70,10 +77,23 @@ impl Config {
             .initial_connection_window_size(connection))
     }
 
-    /// The header that says who we are.
-    pub(crate) fn authorization(&self) -> Result<Option<MetadataValue<Ascii>>, ConfigError> {
+    /// Who we are.
+    pub(crate) fn credentials(&self) -> Result<Credentials, ConfigError> {
+        let token = self.authorization()?;
+        Ok(match (&self.minter, token) {
+            (Some(minter), token) => Credentials::Minted {
+                minter: minter.clone(),
+                fallback: token.filter(|_| minter.config().fall_back),
+            },
+            (None, Some(token)) => Credentials::Static(token),
+            (None, None) => Credentials::Nobody,
+        })
+    }
+
+    /// The static token as a header.
+    fn authorization(&self) -> Result<Option<HeaderValue>, ConfigError> {
         let Some(Secret(token)) = &self.bearer_token else { return Ok(None) };
-        let Ok(mut value) = MetadataValue::try_from(format!("Bearer {token}")) else {
+        let Ok(mut value) = HeaderValue::try_from(format!("Bearer {token}")) else {
             return Err(ConfigError::Token);
         };
         value.set_sensitive(true);

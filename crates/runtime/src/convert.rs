@@ -105,7 +105,7 @@ pub(crate) fn root(wire: proto::Root) -> Root {
     Root { uri: clean(wire.uri), name: clean(wire.name) }
 }
 
-fn state(wire: proto::SessionState) -> SessionState {
+pub(crate) fn state(wire: proto::SessionState) -> SessionState {
     match wire {
         proto::SessionState::Unspecified => SessionState::Unspecified,
         proto::SessionState::Open => SessionState::Open,

@@ -1,17 +1,20 @@
 //! The client of a MACP runtime: [`Client`] implements the domain's `Runtime` port over gRPC.
 //!
-//! **Invariant:** it only observes. No call that changes the runtime exists here, streams never
-//! exceed what a connection may carry, and nothing waits without a deadline but a stream that is
-//! open.
+//! **Invariant:** it says nothing in a session: no call exists here that sends an envelope. Streams
+//! never exceed what a connection may carry, and nothing waits without a deadline but a stream that
+//! is open.
 
 pub mod proto;
 
+mod authorized;
 mod client;
 mod config;
 mod convert;
 mod error;
+mod minter;
 mod pool;
 mod stream;
 
 pub use client::Client;
 pub use config::{Config, ConfigError, Secret, Tls};
+pub use minter::{MintError, Minter, MinterConfig};

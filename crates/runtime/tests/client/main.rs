@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is a panic")]
 
 mod common;
+mod credentials;
 mod measured;
 mod plays;
 mod real;

@@ -321,3 +321,40 @@ async fn a_runtime_that_lost_its_data_knows_the_session_no_more() {
     let error = client.get_session(&spec.session_id).await.unwrap_err();
     assert_eq!(error.kind, RuntimeErrorKind::NotFound);
 }
+
+#[tokio::test]
+async fn who_may_moves_a_session_and_what_is_not_possible_is_refused() {
+    let runtime = RuntimeProcess::in_memory().await;
+    let cast = runtime.cast().await;
+    let spec = SessionSpec::new(message::DECISION, &["alice", "bob"]);
+    cast.alice.start_session(&spec).await;
+    let session = &spec.session_id;
+    let mut hers = Config::new(runtime.address());
+    hers.bearer_token = Some(Secret::new(agent_token("alice")));
+    let alice = Client::new(&hers).unwrap();
+    let observer = runtime.client();
+
+    let forbidden = [
+        observer.cancel_session(session, "x").await,
+        observer.suspend_session(session, "x").await,
+        observer.resume_session(session, "x").await,
+    ];
+    let early = alice.resume_session(session, "x").await;
+    let suspended = alice.suspend_session(session, "x").await;
+    let twice = alice.suspend_session(session, "x").await;
+    let resumed = alice.resume_session(session, "x").await;
+    let cancelled = alice.cancel_session(session, "x").await;
+    let again = alice.cancel_session(session, "x").await;
+    let nobody = alice.cancel_session(&SessionId::random(), "x").await;
+
+    for refusal in forbidden {
+        assert_eq!(refusal.unwrap_err().kind, RuntimeErrorKind::Forbidden);
+    }
+    assert_eq!(early.unwrap_err().kind, RuntimeErrorKind::Conflict);
+    assert_eq!(suspended, Ok(SessionState::Suspended));
+    assert_eq!(twice.unwrap_err().kind, RuntimeErrorKind::Conflict);
+    assert_eq!(resumed, Ok(SessionState::Open));
+    assert_eq!(cancelled, Ok(SessionState::Cancelled));
+    assert_eq!(again, Ok(SessionState::Cancelled));
+    assert_eq!(nobody.unwrap_err().kind, RuntimeErrorKind::NotFound);
+}
