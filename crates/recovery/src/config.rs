@@ -30,6 +30,8 @@ pub struct Config {
     /// How long the envelope recorded last may take to be delivered again: it is history, so it is
     /// there at once.
     pub overlap_patience: Duration,
+    /// How long a cancel callback may take.
+    pub callback_timeout: Duration,
     /// Most envelopes of one run in a batch.
     pub batch_envelopes: usize,
     /// How long signals are held whose run is not known yet.
@@ -53,6 +55,7 @@ impl Default for Config {
             settle_quiet: Duration::from_secs(1),
             settle_patience: Duration::from_secs(5),
             overlap_patience: Duration::from_secs(5),
+            callback_timeout: Duration::from_secs(5),
             batch_envelopes: 1000,
             signal_hold: Duration::from_secs(600),
             signal_hold_max: 10_000,

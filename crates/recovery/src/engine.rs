@@ -71,7 +71,7 @@ pub(crate) struct Followed {
 
 /// Launches and follows runs. Cloning it is cheap.
 #[derive(Clone)]
-pub struct Engine(Arc<Context>);
+pub struct Engine(pub(crate) Arc<Context>);
 
 impl Engine {
     /// Starts the engine: it watches the runtime's sessions and attaches every run that is not

@@ -11,6 +11,8 @@ mod look;
 mod settle;
 mod source;
 
+pub(crate) use inbox::{CANCEL, SESSION_SEEN};
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -42,6 +44,8 @@ enum Exit {
     Stopped,
     /// Another instance is to follow the run.
     Recalled,
+    /// The run ended while its session was still waited for; that is committed.
+    Over,
     /// The run has another owner.
     Fenced,
     /// The database refuses the run's data.
@@ -80,7 +84,7 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
             Err(exit) => exit,
         };
         match exit {
-            Exit::Stopped => return,
+            Exit::Stopped | Exit::Over => return,
             Exit::Recalled => return release(&context, lease).await,
             // Whether it has, the renewal tells.
             Exit::Fenced => tracing::info!(run.id = %id, "Run {id} may have another owner now"),
@@ -227,7 +231,10 @@ impl<'a> Task<'a> {
             self.ledger.advance(RunState::Starting, now)?;
             self.commit().await?;
         }
-        self.attach().await?;
+        match self.attach().await {
+            Ok(()) | Err(Exit::Over) => {}
+            Err(exit) => return Err(exit),
+        }
         // What came in while the run ended.
         self.take_inbox().await?;
         self.commit().await
@@ -258,6 +265,9 @@ impl<'a> Task<'a> {
             }
             self.take_inbox().await?;
             self.commit().await?;
+            if self.ledger.run.state.is_terminal() {
+                return Err(Exit::Over);
+            }
         }
     }
 

@@ -4,12 +4,13 @@ mod support;
 
 use std::time::Duration;
 
-use control_plane_domain::{RunState, SessionId};
+use control_plane_domain::{Clock, RunState, SessionId, SessionState, SystemClock};
 use control_plane_recovery::Config;
 use control_plane_testkit::agent::{Cast, SessionSpec};
 use control_plane_testkit::database::Kind;
 use control_plane_testkit::runtime::{Durability, Options, RuntimeProcess};
-use control_plane_testkit::{message, play};
+use control_plane_testkit::scripted::ScriptedRuntime;
+use control_plane_testkit::{DEADLINE, message, play, wait_for, wait_until};
 use support::{Rig, config};
 
 /// Opens a Decision with one proposal, and returns what was accepted.
@@ -164,4 +165,70 @@ async fn a_mode_that_the_runtime_does_not_offer_fails_the_run() {
     let failed = rig.store.run_get(run).await.unwrap();
     assert_eq!(failed.error_code.as_deref(), Some("MODE_NOT_SUPPORTED"));
     rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_suspended_expires_when_its_new_time_is_over() {
+    let runtime = RuntimeProcess::in_memory().await;
+    let cast = runtime.cast().await;
+    // Nobody lists the sessions, and the runtime looks for itself once a minute only: the run has
+    // to know when to ask.
+    let far = Duration::from_secs(3600);
+    let rare = Config { sweep: far, stream_idle: far, ..config() };
+    let rig = Rig::with_config(Kind::Sqlite, runtime.client(), rare);
+    let session = SessionId::random();
+    let run = rig.post(&session, message::DECISION).await;
+    let mut spec =
+        SessionSpec::new(message::DECISION, &["alice", "bob", "carol"]).with_id(&session);
+    spec.ttl_ms = 3000;
+    let accepted = vec![cast.alice.start_session(&spec).await];
+    rig.reaches(run, RunState::Running).await;
+    cast.alice.suspend(&session, "a pause that is longer than its life").await;
+    rig.reaches(run, RunState::Suspended).await;
+    let due = rig.store.session_get(run).await.unwrap().unwrap().expires_at.unwrap();
+    wait_until(DEADLINE, async || SystemClock.now() > due).await;
+    assert_eq!(rig.store.run_get(run).await.unwrap().state, RunState::Suspended);
+
+    cast.alice.resume(&session, "go on").await;
+
+    rig.reaches(run, RunState::Running).await;
+    let soon = Duration::from_secs(25);
+    let ask = async || rig.store.run_get(run).await.unwrap().state;
+    wait_for(soon, ask, |state| *state == RunState::Failed).await;
+    rig.fails_with(run, "SESSION_EXPIRED").await;
+    rig.is_whole(run, &accepted).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_fails_no_run_whether_it_is_suspended_or_not() {
+    for kind in Kind::ALL {
+        let runtime = ScriptedRuntime::start().await;
+        let impatient = Config {
+            stream_idle: Duration::from_millis(50),
+            sweep: Duration::from_millis(50),
+            max_retries: 1,
+            ..config()
+        };
+        let rig = Rig::with_config(kind, runtime.client(), impatient);
+        let spec = || SessionSpec::new(message::DECISION, &["alice", "bob", "carol"]);
+        let (quiet, paused) = (spec(), spec());
+        let of_quiet = [runtime.open_session(&quiet, "alice")];
+        let of_paused = [runtime.open_session(&paused, "alice")];
+        runtime.set_state(&paused.session_id, SessionState::Suspended);
+        let silent = rig.post(&quiet.session_id, message::DECISION).await;
+        let suspended = rig.post(&paused.session_id, message::DECISION).await;
+
+        // Each was looked at again and again, because nothing came.
+        for spec in [&quiet, &paused] {
+            let looks = async || runtime.subscriptions(&spec.session_id).len() >= 20;
+            wait_until(DEADLINE, looks).await;
+        }
+
+        assert_eq!(rig.store.run_get(silent).await.unwrap().state, RunState::Running);
+        assert_eq!(rig.store.run_get(suspended).await.unwrap().state, RunState::Suspended);
+        rig.is_whole(silent, &of_quiet).await;
+        rig.is_whole(suspended, &of_paused).await;
+        rig.stop().await;
+    }
 }

@@ -6,7 +6,7 @@ use control_plane_domain::control::{self, StreamStatus};
 use control_plane_domain::run::{Failure, FailureCode};
 use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
 use control_plane_domain::session::SessionInfo;
-use control_plane_domain::{Ordinal, RunState, SessionState};
+use control_plane_domain::{Ordinal, RunState, SessionState, time};
 
 use super::follow::Followed;
 use super::look::Look;
@@ -100,8 +100,9 @@ impl Task<'_> {
         }
     }
 
-    /// Takes over the session's facts, once.
+    /// Takes over the session's facts, once, and when it is due.
     async fn bind(&mut self, info: &SessionInfo) -> Result<(), Exit> {
+        self.ledger.session.expires_at = time::from_unix_ms(info.expires_at_unix_ms);
         if self.ledger.session.started_at_unix_ms.is_none() {
             let now = self.now();
             self.ledger.bind(info, now)?;

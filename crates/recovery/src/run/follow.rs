@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
 use control_plane_domain::session::SessionInfo;
-use control_plane_domain::{Envelope, Ordinal, RunState, SessionState};
+use control_plane_domain::{Envelope, Ordinal, RunState, SessionState, time};
 use control_plane_storage::model::Appended;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -161,6 +161,7 @@ impl Task<'_> {
                     if self.looked(answer, asked, beside)? {
                         return Ok(Followed::Idle);
                     }
+                    idle_at = self.idle_deadline();
                 }
                 Next::Asked => beside.fetching = Some(self.fetch_inbox()),
                 Next::Fetched(fetched) => {
@@ -265,7 +266,12 @@ impl Task<'_> {
                     looking.stale = true;
                 }
                 if beside.settling.is_none() {
+                    let moved = self.is_news(state);
                     self.lifecycle(state)?;
+                    if moved && state == SessionState::Open {
+                        // Its time goes on from where it stood, so it ends at another moment now.
+                        self.look_beside(beside);
+                    }
                 }
             }
             // What was seen may be past, so the present is asked for.
@@ -310,6 +316,7 @@ impl Task<'_> {
             // The stream, the watch and the sweep go on; a session that is gone has to be looked at.
             Err(fault) => return Ok(fault.kind == RuntimeErrorKind::NotFound),
         };
+        self.ledger.session.expires_at = time::from_unix_ms(info.expires_at_unix_ms);
         if info.state.is_over() {
             self.over(info.state, beside);
             return Ok(false);

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use control_plane_domain::RunId;
+use control_plane_domain::{RunId, RunState, SessionState};
 use control_plane_storage::model::{Artifact, InboxItem};
 use control_plane_storage::{Error, SIGNAL, Store};
 use futures_util::FutureExt;
@@ -16,10 +16,15 @@ use uuid::Uuid;
 
 use super::{Exit, Task};
 use crate::adopt::{ADOPTION, Posted};
+use crate::listeners::Hint;
 use crate::signals::Heard;
 
 /// The kind of an item that adds an artifact.
 pub(crate) const ARTIFACT: &str = "artifact";
+/// The kind of an item that ends a run whose session nobody has seen.
+pub(crate) const CANCEL: &str = "cancel";
+/// The kind of an item that tells what the runtime said of the session to somebody else.
+pub(crate) const SESSION_SEEN: &str = "session_seen";
 
 /// What is in the inbox, and which artifacts the run has.
 pub(super) struct Inbox {
@@ -97,6 +102,20 @@ impl Task<'_> {
                 Some(envelope) => self.ledger.signal(envelope, authenticated, item, now),
                 None => self.ledger.inbox_done(item),
             }
+        } else if kind == CANCEL {
+            let bound_too = payload.get("bound").and_then(Value::as_bool).unwrap_or(false);
+            self.cancel_attaching(bound_too);
+            self.ledger.inbox_done(item);
+        } else if kind == SESSION_SEEN {
+            let state = payload.get("state").and_then(Value::as_str);
+            let state = state.and_then(|text| text.parse().ok());
+            // It may have changed since, so it only makes the run look.
+            let hint = match state.filter(|state| *state != SessionState::Unspecified) {
+                Some(state) => Hint::Seen(state),
+                None => Hint::Look,
+            };
+            self.context.listeners.tell(&self.ledger.session.session_id, hint);
+            self.ledger.inbox_done(item);
         } else if kind == ARTIFACT
             && let Ok(request) = serde_json::from_value::<ArtifactRequest>(payload.clone())
         {
@@ -116,6 +135,26 @@ impl Task<'_> {
             // A newer version may have asked for it; ours cannot do it, and says so.
             tracing::warn!(run.id = %run_id, inbox.kind = kind, "Dropped an unknown request");
             self.ledger.inbox_done(item);
+        }
+    }
+}
+
+impl Task<'_> {
+    /// Ends a run that has not begun to follow its session; with `bound_too`, also when its
+    /// session is known. A run that follows one ends with it, so for that this does nothing.
+    fn cancel_attaching(&mut self, bound_too: bool) {
+        let now = self.now();
+        let may = match self.ledger.run.state {
+            RunState::Queued | RunState::Starting => true,
+            RunState::BindingSession => bound_too,
+            RunState::Running
+            | RunState::Suspended
+            | RunState::Completed
+            | RunState::Failed
+            | RunState::Cancelled => false,
+        };
+        if may && let Err(fault) = self.ledger.advance(RunState::Cancelled, now) {
+            tracing::error!(run.id = %self.ledger.run.id, error = %fault, "Could not cancel a run");
         }
     }
 }
