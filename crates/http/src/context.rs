@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane_domain::Clock;
+use control_plane_domain::outbound::Outbound;
 use control_plane_recovery::Engine;
 use control_plane_storage::Store;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -19,6 +20,8 @@ use crate::tickets::Renewals;
 pub struct ApiContext {
     pub(crate) store: Store,
     pub(crate) engine: Engine,
+    /// For what clients can aim.
+    pub(crate) outbound: Arc<dyn Outbound>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) keys: ApiKeys,
     pub(crate) settings: Settings,
@@ -80,6 +83,8 @@ impl Default for Settings {
 pub struct Parts {
     pub store: Store,
     pub engine: Engine,
+    /// For what clients can aim: it has to be careful.
+    pub outbound: Arc<dyn Outbound>,
     pub clock: Arc<dyn Clock>,
     pub keys: ApiKeys,
     pub settings: Settings,
@@ -93,7 +98,7 @@ impl ApiContext {
     /// Puts the parts together. Work that outlives a request runs on the runtime that this is
     /// called on.
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, engine, clock, keys, settings, stop, log_id, metrics } = parts;
+        let Parts { store, engine, outbound, clock, keys, settings, stop, log_id, metrics } = parts;
         let snapshots = Snapshots::new(store.clone());
         let runtime_probe = RuntimeProbe::default();
         let executor = Handle::current();
@@ -102,6 +107,7 @@ impl ApiContext {
         Self {
             store,
             engine,
+            outbound,
             clock,
             keys,
             settings,

@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
-use control_plane_recovery::LaunchError;
+use control_plane_recovery::{LaunchError, LifecycleError};
 use control_plane_storage as storage;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -51,6 +51,11 @@ pub(crate) enum ApiError {
     Storage(storage::Error),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    /// Somebody whom a client named did not do what we asked for.
+    #[error("{0}")]
+    BadGateway(String),
+    #[error("the run's owner has not answered yet; try again")]
+    OwnerLate,
     #[error("the session is held by run {run_id}")]
     SessionTaken { run_id: String },
     #[error("this idempotency key was used with another request")]
@@ -121,7 +126,10 @@ impl ApiError {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "UNSUPPORTED_MEDIA_TYPE")
             }
             Self::Removed(_) => (StatusCode::GONE, "ENDPOINT_REMOVED"),
-            Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE"),
+            Self::Draining | Self::OwnerLate => {
+                (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")
+            }
+            Self::BadGateway(_) => (StatusCode::BAD_GATEWAY, "INTERNAL_ERROR"),
             Self::TooManyStreams(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             Self::SessionTaken { .. } => (StatusCode::CONFLICT, "SESSION_ALREADY_EXISTS"),
             Self::IdempotencyConflict => (StatusCode::CONFLICT, "CONFLICT"),
@@ -153,6 +161,8 @@ impl ApiError {
             | Self::UnsupportedMediaType
             | Self::Removed(_)
             | Self::Draining
+            | Self::BadGateway(_)
+            | Self::OwnerLate
             | Self::TooManyStreams(_)
             | Self::Storage(_)
             | Self::Runtime(_)
@@ -179,6 +189,8 @@ impl ApiError {
             | Self::UnsupportedMediaType
             | Self::Removed(_)
             | Self::Draining
+            | Self::BadGateway(_)
+            | Self::OwnerLate
             | Self::TooManyStreams(_)
             | Self::Storage(_)
             | Self::IdempotencyConflict
@@ -278,6 +290,23 @@ impl From<LaunchError> for ApiError {
             LaunchError::IdempotencyConflict { .. } => Self::IdempotencyConflict,
             LaunchError::Storage(error) => error.into(),
             LaunchError::Draining => Self::Draining,
+        }
+    }
+}
+
+impl From<LifecycleError> for ApiError {
+    fn from(error: LifecycleError) -> Self {
+        match error {
+            LifecycleError::NotRunning(_)
+            | LifecycleError::NotSuspended(_)
+            | LifecycleError::NoSession
+            | LifecycleError::NoWay => Self::BadRequest(error.to_string()),
+            LifecycleError::Callback(_) | LifecycleError::CallbackRefused(_) => {
+                Self::BadGateway(error.to_string())
+            }
+            LifecycleError::Runtime(error) => error.into(),
+            LifecycleError::Late => Self::OwnerLate,
+            LifecycleError::Storage(error) => error.into(),
         }
     }
 }

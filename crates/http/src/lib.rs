@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod health;
 mod launch;
+mod lifecycle;
 mod openapi;
 mod process;
 mod query;

@@ -7,7 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, error, events, health, launch, removed, replay, runs, runtime, stream, tickets,
+    admin, deletion, error, events, health, launch, lifecycle, removed, replay, runs, runtime,
+    stream, tickets,
 };
 
 /// The document.
@@ -28,6 +29,9 @@ use crate::{
         launch::validate,
         runs::show,
         deletion::delete,
+        lifecycle::cancel,
+        lifecycle::suspend,
+        lifecycle::resume,
         runs::state,
         events::of_run,
         stream::stream,

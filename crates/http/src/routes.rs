@@ -11,8 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, auth, body, deletion, events, health, launch, removed, replay, runs, runtime, stream,
-    tickets,
+    admin, auth, body, deletion, events, health, launch, lifecycle, removed, replay, runs, runtime,
+    stream, tickets,
 };
 
 /// Who may call a route.
@@ -65,6 +65,9 @@ pub(crate) const ROUTES: &[Entry] = &[
     post("/runs/validate", || web::post().to(launch::validate)),
     get("/runs/{id}", Access::Key, || web::get().to(runs::show)),
     delete("/runs/{id}", || web::delete().to(deletion::delete)),
+    post("/runs/{id}/cancel", || web::post().to(lifecycle::cancel)),
+    post("/runs/{id}/suspend", || web::post().to(lifecycle::suspend)),
+    post("/runs/{id}/resume", || web::post().to(lifecycle::resume)),
     get("/runs/{id}/state", Access::Key, || web::get().to(runs::state)),
     get("/runs/{id}/events", Access::Key, || web::get().to(events::of_run)),
     get("/runs/{id}/stream", Access::KeyOrTicket, || web::get().to(stream::stream)),

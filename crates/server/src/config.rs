@@ -3,6 +3,7 @@
 //! **Invariant:** it is read and checked as a whole before anything starts: every fault is reported
 //! at once, with the variable's name and, unless it is a secret, its value.
 
+mod credentials;
 mod env;
 
 use std::net::IpAddr;
@@ -11,6 +12,8 @@ use std::time::Duration;
 
 use control_plane_http::Settings;
 use control_plane_http::auth::ApiKeys;
+use control_plane_outbound::AllowList;
+use control_plane_runtime::MinterConfig;
 use control_plane_storage::{Config as StorageConfig, DatabaseUrl, Synchronous};
 
 use crate::logging::{self, Format, LogConfig};
@@ -28,6 +31,10 @@ pub(crate) struct Config {
     /// Whether to migrate at start.
     pub(crate) auto_migrate: bool,
     pub(crate) runtime: control_plane_runtime::Config,
+    /// Where the runtime's tokens come from, if not from the configuration.
+    pub(crate) minter: Option<MinterConfig>,
+    /// Which hosts clients may aim calls at besides those of the internet.
+    pub(crate) outbound: AllowList,
     pub(crate) engine: control_plane_recovery::Config,
 }
 
@@ -70,6 +77,8 @@ impl Config {
             database,
             auto_migrate,
             runtime: read_runtime(&mut env, environment),
+            minter: credentials::read(&mut env),
+            outbound: read_outbound(&mut env),
             engine: read_engine(&mut env),
         };
         let (faults, warnings) = env.finish();
@@ -220,9 +229,6 @@ fn read_runtime(env: &mut Env, environment: Environment) -> control_plane_runtim
         env.warn("RUNTIME_TLS_CA_FILE is not used: RUNTIME_TLS is off");
     }
     let token = env.text("RUNTIME_BEARER_TOKEN");
-    if token.is_none() {
-        env.warn("RUNTIME_BEARER_TOKEN is not set: a runtime lets only a known observer in");
-    }
     let request_timeout = env.millis("RUNTIME_REQUEST_TIMEOUT_MS", 100..=600_000, 30_000);
     if request_timeout < Duration::from_secs(5) {
         env.warn("RUNTIME_REQUEST_TIMEOUT_MS is below 5000: slow answers count as outages");
@@ -234,6 +240,14 @@ fn read_runtime(env: &mut Env, environment: Environment) -> control_plane_runtim
     config.request_timeout = request_timeout;
     config.max_streams_per_connection = usize::try_from(streams).unwrap_or(100);
     config
+}
+
+fn read_outbound(env: &mut Env) -> AllowList {
+    let hosts = env.list("OUTBOUND_ALLOWED_HOSTS");
+    AllowList::parse(&hosts).unwrap_or_else(|error| {
+        env.fault("OUTBOUND_ALLOWED_HOSTS", &hosts.join(","), &error.to_string());
+        AllowList::default()
+    })
 }
 
 fn read_engine(env: &mut Env) -> control_plane_recovery::Config {
@@ -255,6 +269,7 @@ fn read_engine(env: &mut Env) -> control_plane_recovery::Config {
         signal_hold: env.millis("SIGNAL_HOLD_MS", 1000..=86_400_000, 600_000),
         signal_hold_max: u32::try_from(env.integer("SIGNAL_HOLD_MAX", 0..=1_000_000, 10_000))
             .unwrap_or_default(),
+        callback_timeout: env.millis("CANCEL_CALLBACK_TIMEOUT_MS", 100..=60_000, 5000),
         ..control_plane_recovery::Config::default()
     }
 }

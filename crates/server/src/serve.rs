@@ -13,8 +13,9 @@ use actix_web::web;
 use anyhow::Context as _;
 use control_plane_domain::SystemClock;
 use control_plane_http::{ApiContext, Parts};
+use control_plane_outbound::Client as HttpClient;
 use control_plane_recovery::Engine;
-use control_plane_runtime::Client;
+use control_plane_runtime::{Client, Minter};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,7 +39,13 @@ pub(crate) async fn serve_then(
     open_files::raise();
     let mut signals = Signals::listen().context("signals")?;
     let metrics = figures::install()?;
-    let runtime = Client::new(&config.runtime).context("the runtime's client")?;
+    let outbound = HttpClient::guarded(config.outbound.clone())?;
+    let mut to_runtime = config.runtime.clone();
+    if let Some(minter) = config.minter.clone() {
+        // Only the operator names the auth service, so it may be anywhere.
+        to_runtime.minter = Some(Minter::new(minter, Arc::new(HttpClient::trusted()?)));
+    }
+    let runtime = Client::new(&to_runtime).context("the runtime's client")?;
     let store = tokio::select! {
         store = database::open(&config) => store?,
         signal = signals.next() => {
@@ -67,6 +74,7 @@ pub(crate) async fn serve_then(
     let context = web::Data::new(ApiContext::new(Parts {
         store,
         engine,
+        outbound: Arc::new(outbound),
         clock,
         keys: config.keys,
         settings: config.http,

@@ -10,6 +10,7 @@ mod compression;
 mod delete;
 mod feed;
 mod leaving;
+mod lifecycle;
 mod limits;
 mod raw;
 mod replay;

@@ -11,6 +11,7 @@ use chrono::TimeDelta;
 use control_plane_domain::descriptor::RunDescriptor;
 use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, SubjectKind};
 use control_plane_domain::metrics::RunMetrics;
+use control_plane_domain::outbound::{Answer, Call, Outbound, OutboundError};
 use control_plane_domain::runtime::{
     Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
     SessionPage,
@@ -101,6 +102,7 @@ impl Api {
         let context = web::Data::new(ApiContext::new(Parts {
             store: store.clone(),
             engine,
+            outbound: Arc::new(Mute),
             clock,
             keys: ApiKeys::parse(&keys).unwrap_or_else(|faults| panic!("{faults:?}")),
             settings,
@@ -375,6 +377,16 @@ fn records(body: &RunDescriptor) -> (Run, Session) {
 /// A runtime that knows its modes and no session.
 struct Silent;
 
+/// Reaches nobody.
+struct Mute;
+
+#[async_trait]
+impl Outbound for Mute {
+    async fn post(&self, _call: Call) -> Result<Answer, OutboundError> {
+        Err(OutboundError::Forbidden { host: "localhost".to_owned() })
+    }
+}
+
 fn refuse<T>(kind: RuntimeErrorKind, grpc_code: i32) -> Result<T, RuntimeError> {
     Err(RuntimeError { kind, grpc_code, message: "not here".to_owned() })
 }
@@ -430,6 +442,30 @@ impl Runtime for Silent {
 
     async fn decision_receipt(&self, _id: &SessionId) -> Result<Value, RuntimeError> {
         refuse(RuntimeErrorKind::NotFound, 5)
+    }
+
+    async fn cancel_session(
+        &self,
+        _id: &SessionId,
+        _reason: &str,
+    ) -> Result<SessionState, RuntimeError> {
+        refuse(RuntimeErrorKind::NotFound, 5)
+    }
+
+    async fn suspend_session(
+        &self,
+        _id: &SessionId,
+        _reason: &str,
+    ) -> Result<SessionState, RuntimeError> {
+        refuse(RuntimeErrorKind::Forbidden, 7)
+    }
+
+    async fn resume_session(
+        &self,
+        _id: &SessionId,
+        _reason: &str,
+    ) -> Result<SessionState, RuntimeError> {
+        refuse(RuntimeErrorKind::Forbidden, 7)
     }
 
     async fn manifest(&self) -> Result<Manifest, RuntimeError> {

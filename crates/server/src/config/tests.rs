@@ -159,3 +159,51 @@ fn what_is_set_arrives() {
     assert_eq!(config.runtime.max_streams_per_connection, 5);
     assert_eq!(config.http.cors_origins, ["http://a.example", "https://b.example"]);
 }
+
+const AUTH: (&str, &str) = ("MACP_AUTH_SERVICE_URL", "http://auth.internal:8080/v1");
+const STATIC: (&str, &str) = ("RUNTIME_BEARER_TOKEN", "hush");
+
+#[test]
+fn an_auth_service_mints_as_the_reference_has_it() {
+    let Ok((config, warnings)) = read(&[DEVELOPMENT, AUTH]) else { panic!("refused") };
+
+    let minter = config.minter.unwrap();
+    assert_eq!(minter.url, AUTH.1);
+    assert_eq!(minter.sender, "macp-control-plane");
+    assert_eq!((minter.timeout.as_secs(), minter.ttl.as_secs()), (5, 3600));
+    assert!(!minter.can_manage_registry && !minter.fall_back);
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_static_token_beside_an_auth_service_counts_only_when_a_switch_says_so() {
+    let switch = ("MACP_AUTH_FALL_BACK_TO_BEARER_TOKEN", "true");
+    let Ok((off, told)) = read(&[DEVELOPMENT, AUTH, STATIC]) else { panic!("refused") };
+    let Ok((on, quiet)) = read(&[DEVELOPMENT, AUTH, STATIC, switch]) else { panic!("refused") };
+    let Ok((_, empty)) = read(&[DEVELOPMENT, AUTH, switch]) else { panic!("refused") };
+
+    assert!(!off.minter.unwrap().fall_back && on.minter.unwrap().fall_back);
+    assert!(told.len() == 1 && told[0].contains("is not used"), "{told:?}");
+    assert_eq!(quiet, Vec::<String>::new());
+    assert!(empty.len() == 1 && empty[0].contains("nothing to fall back on"), "{empty:?}");
+}
+
+#[test]
+fn an_auth_service_that_cannot_be_called_is_refused_without_its_password() {
+    for url in ["auth:8080", "ftp://auth", "http://user:hush@auth", "not a url"] {
+        let faults = faults(&[DEVELOPMENT, ("MACP_AUTH_SERVICE_URL", url)]);
+        assert!(faults.len() == 1 && faults[0].contains("MACP_AUTH_SERVICE_URL"), "{faults:?}");
+        assert!(!faults[0].contains("hush"));
+    }
+}
+
+#[test]
+fn hosts_that_clients_may_aim_at_are_read_as_a_list() {
+    let hosts = ("OUTBOUND_ALLOWED_HOSTS", "hooks.internal, 10.0.0.0/8");
+    let Ok((config, _)) = read(&[DEVELOPMENT, hosts]) else { panic!("refused") };
+    let wanted = ["hooks.internal".to_owned(), "10.0.0.0/8".to_owned()];
+    assert_eq!(config.outbound, AllowList::parse(&wanted).unwrap());
+
+    let faults = faults(&[DEVELOPMENT, ("OUTBOUND_ALLOWED_HOSTS", "http://hooks")]);
+    assert!(faults.len() == 1 && faults[0].contains("OUTBOUND_ALLOWED_HOSTS"), "{faults:?}");
+}
