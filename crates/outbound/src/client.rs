@@ -64,7 +64,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn guarded(allowed: AllowList) -> Result<Self, ClientError> {
-        Ok(Self { guard: Some(allowed), tls: tls()? })
+        Ok(Self { guard: Some(allowed), tls: tls(roots())? })
     }
 
     /// For what only the operator names: any address.
@@ -72,7 +72,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn trusted() -> Result<Self, ClientError> {
-        Ok(Self { guard: None, tls: tls()? })
+        Ok(Self { guard: None, tls: tls(roots())? })
     }
 
     async fn exchange(&self, target: &Target, call: &Call) -> Result<Answer, OutboundError> {
@@ -232,10 +232,14 @@ fn request(target: &Target, call: &Call) -> Result<Request<Full<Bytes>>, Fault> 
     Ok(request)
 }
 
-/// The system's roots (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).
-fn tls() -> Result<TlsConnector, ClientError> {
+/// The system's (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).
+fn roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+fn tls(roots: RootCertStore) -> Result<TlsConnector, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -243,3 +247,6 @@ fn tls() -> Result<TlsConnector, ClientError> {
         .with_no_client_auth();
     Ok(TlsConnector::from(Arc::new(config)))
 }
+
+#[cfg(test)]
+mod tests;
