@@ -3,6 +3,7 @@
 //! **Invariant:** no I/O and no clock of its own. Everything here is a value or a total function
 //! over values, so every rule can be tested as a table, and nothing an agent sends can make it fail.
 
+pub mod breaker;
 pub mod clock;
 pub mod control;
 pub mod descriptor;

@@ -1,12 +1,14 @@
 //! The port to a MACP runtime: what we ask of it, and how it says no.
 
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_core::stream::BoxStream;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::breaker::CircuitBreaker;
 use crate::envelope::{Envelope, SessionChange, SignalSeen};
 use crate::id::{Ordinal, SessionId};
 use crate::session::{SessionInfo, SessionState};
@@ -16,6 +18,11 @@ use crate::session::{SessionInfo, SessionState};
 pub trait Runtime: Send + Sync + 'static {
     /// Where it is, for people.
     fn address(&self) -> String;
+
+    /// What guards its unary calls; streams pass it by.
+    fn breaker(&self) -> Option<&dyn CircuitBreaker> {
+        None
+    }
 
     /// `Initialize`: who it is and which modes it offers.
     async fn initialize(&self) -> Result<RuntimeInfo, RuntimeError>;
@@ -173,6 +180,10 @@ pub enum RuntimeErrorKind {
     /// The deadline passed.
     Timeout,
     Internal,
+    /// The circuit breaker did not let the call through: the ones before it failed.
+    CircuitOpen {
+        retry_after: Duration,
+    },
 }
 
 impl RuntimeErrorKind {
@@ -184,7 +195,8 @@ impl RuntimeErrorKind {
             | Self::Unavailable
             | Self::Timeout
             | Self::Internal
-            | Self::Conflict => true,
+            | Self::Conflict
+            | Self::CircuitOpen { .. } => true,
             Self::NotFound
             | Self::HistoryUnavailable { .. }
             | Self::ReceiptUnavailable
@@ -192,6 +204,25 @@ impl RuntimeErrorKind {
             | Self::Forbidden
             | Self::InvalidArgument
             | Self::Unimplemented => false,
+        }
+    }
+
+    /// Whether the runtime, or the way to it, is to blame. All else are answers, which only a
+    /// runtime that works gives, or never left this process.
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Unavailable | Self::Timeout | Self::Internal => true,
+            Self::NotFound
+            | Self::HistoryUnavailable { .. }
+            | Self::ReceiptUnavailable
+            | Self::RateLimited
+            | Self::StreamLagged
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::InvalidArgument
+            | Self::Conflict
+            | Self::Unimplemented
+            | Self::CircuitOpen { .. } => false,
         }
     }
 }

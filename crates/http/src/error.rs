@@ -211,6 +211,12 @@ impl ApiError {
     fn retry_after(&self) -> HeaderValue {
         if matches!(self, Self::TooManyStreams(_)) {
             HeaderValue::from(5 + u16::from(rand::random::<u8>() % 6))
+        } else if let Self::Runtime(RuntimeError {
+            kind: RuntimeErrorKind::CircuitOpen { retry_after },
+            ..
+        }) = self
+        {
+            HeaderValue::from(retry_after.as_secs().saturating_add(1))
         } else {
             HeaderValue::from_static("1")
         }
@@ -352,6 +358,9 @@ fn classify_runtime(kind: &RuntimeErrorKind) -> (StatusCode, &'static str) {
         RuntimeErrorKind::InvalidArgument => (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"),
         RuntimeErrorKind::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED"),
         RuntimeErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "RUNTIME_UNAVAILABLE"),
+        RuntimeErrorKind::CircuitOpen { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "CIRCUIT_BREAKER_OPEN")
+        }
         RuntimeErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, "RUNTIME_TIMEOUT"),
         RuntimeErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
     }

@@ -1,16 +1,23 @@
 //! How long to wait for a runtime that failed.
 //!
 //! **Invariant:** an outage counts once, however many runs notice it; the first event received
-//! ends it.
+//! ends it. Nobody sleeps on when the runtime is reached again.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// Over how long those who are woken spread, so that they don't ask in the same instant.
+const SPREAD: Duration = Duration::from_millis(250);
 
 /// The one back-off of all runs on a runtime.
 pub(crate) struct Backoff {
     base: Duration,
     max: Duration,
     state: Mutex<State>,
+    reached: Notify,
 }
 
 #[derive(Clone, Copy)]
@@ -21,7 +28,8 @@ struct State {
 
 impl Backoff {
     pub(crate) fn new(base: Duration, max: Duration) -> Self {
-        Self { base, max, state: Mutex::new(State { failures: 0, counted_at: None }) }
+        let state = State { failures: 0, counted_at: None };
+        Self { base, max, state: Mutex::new(state), reached: Notify::new() }
     }
 
     /// Notes that an attempt that began at `began` failed; the wait before the next one, with up
@@ -35,6 +43,36 @@ impl Backoff {
         }
         let delay = delay(self.base, self.max, state.failures);
         delay.mul_f64(1.0 + rand::random::<f64>() / 5.0).min(self.max)
+    }
+
+    /// Notes that an attempt that began at `began` failed, and waits before the next one: as long
+    /// as [`Backoff::failed`] says, or until the runtime is reached again.
+    pub(crate) fn pause(&self, began: Instant) -> impl Future<Output = ()> + Send {
+        // Before the failure is counted, so that no news comes between the two.
+        let reached = self.reached.notified();
+        let wait = self.failed(began, Instant::now());
+        self.sleep_or(reached, wait)
+    }
+
+    /// Waits so long, or until the runtime is reached again.
+    pub(crate) fn sleep(&self, wait: Duration) -> impl Future<Output = ()> + Send {
+        self.sleep_or(self.reached.notified(), wait.min(self.max))
+    }
+
+    async fn sleep_or(&self, reached: Notified<'_>, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = reached => {
+                let spread = self.base.min(SPREAD);
+                tokio::time::sleep(spread.mul_f64(rand::random())).await;
+            }
+        }
+    }
+
+    /// Notes that the runtime can be reached again: whoever waits tries at once.
+    pub(crate) fn reached(&self) {
+        self.succeeded();
+        self.reached.notify_waiters();
     }
 
     /// Notes that the runtime delivered something.
@@ -78,5 +116,21 @@ mod tests {
         assert!(backoff.failed(again, again) >= BASE * 2);
         backoff.succeeded();
         assert!(backoff.failed(again, again) < BASE * 2);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken_when_the_runtime_is_reached() {
+        let backoff = Backoff::new(Duration::from_millis(1), Duration::from_secs(3600));
+        for _ in 0..30 {
+            let began = Instant::now();
+            backoff.failed(began, began);
+        }
+        let waiting = backoff.pause(Instant::now());
+
+        backoff.reached();
+
+        tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap();
+        let began = Instant::now();
+        assert!(backoff.failed(began, began) < Duration::from_secs(1), "it is a new outage");
     }
 }

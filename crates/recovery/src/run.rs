@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control_plane_domain::run::IllegalTransition;
-use control_plane_domain::runtime::RuntimeError;
+use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
 use control_plane_domain::{Ordinal, RunState, Timestamp};
 use control_plane_storage::Error;
 use control_plane_storage::model::{Appended, Lease};
@@ -196,6 +196,8 @@ struct Task<'a> {
     outage: bool,
     /// Failures to attach in a row.
     failures: u32,
+    /// When the last of them was counted.
+    counted_at: Instant,
     /// The runtime has no envelopes up to here.
     compacted: Ordinal,
     /// The session was still open when this ordinal was the last one, so it does not end there.
@@ -212,6 +214,7 @@ impl<'a> Task<'a> {
             listener: Arc::new(listener),
             outage: false,
             failures: 0,
+            counted_at: Instant::now(),
             compacted: 0,
             left_open: None,
         }
@@ -272,15 +275,30 @@ impl<'a> Task<'a> {
     }
 
     /// Waits after a fault of the runtime, as long as the back-off says. The log says so once.
-    async fn wait_for_runtime(&mut self, began: Instant, fault: &str) -> Result<(), Exit> {
-        self.failures += 1;
+    async fn wait_for_runtime(&mut self, began: Instant, fault: &RuntimeError) -> Result<(), Exit> {
+        let refused = matches!(fault.kind, RuntimeErrorKind::CircuitOpen { .. });
+        // What the circuit breaker refuses is no attempt, but it must not make patience endless.
+        if !refused || self.counted_at.elapsed() >= self.context.config.backoff_max {
+            self.failures += 1;
+            self.counted_at = Instant::now();
+        }
+        let detail = detail(fault);
         if self.ledger.session.cursor > 0 || self.ledger.run.state == RunState::Running {
-            self.note_outage(fault);
+            self.note_outage(&detail);
             self.commit().await?;
         }
-        let wait = self.context.backoff.failed(began, Instant::now());
-        tracing::debug!(run.id = %self.ledger.run.id, fault, wait_ms = wait.as_millis(), "Waiting for the runtime");
-        self.serving(tokio::time::sleep(wait)).await
+        tracing::debug!(run.id = %self.ledger.run.id, fault = detail, "Waiting for the runtime");
+        self.pause_after(began, fault).await
+    }
+
+    /// Waits after a fault of the runtime, until it makes sense to try again.
+    async fn pause_after(&mut self, began: Instant, fault: &RuntimeError) -> Result<(), Exit> {
+        let backoff = &self.context.backoff;
+        if let RuntimeErrorKind::CircuitOpen { retry_after } = fault.kind {
+            self.serving(backoff.sleep(retry_after)).await
+        } else {
+            self.serving(backoff.pause(began)).await
+        }
     }
 
     fn is_out_of_retries(&self) -> bool {

@@ -1,14 +1,15 @@
 //! One watch over all sessions of the runtime, shared by every run.
 //!
 //! `WatchSessions` wakes the runs that wait for a session and tells the others what their session
-//! became; a paged `ListSessions` sweep backs it up. So a thousand waiting runs poll nothing.
-//! What nobody here follows is handed to discovery.
+//! became; a paged `ListSessions` sweep backs it up. So a thousand waiting runs poll nothing. It is
+//! also how the end of an outage is noticed: the watch tries often, and wakes those who wait. What
+//! nobody here follows is handed to discovery.
 //!
 //! **Invariant:** reading the watch waits for nothing: the runtime keeps 64 changes for us, and then
 //! ends the watch. Whenever it was down, everything is listed.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control_plane_domain::SessionState;
 use control_plane_domain::envelope::{SessionChange, SessionChangeKind};
@@ -17,46 +18,58 @@ use control_plane_domain::session::SessionInfo;
 use futures_util::StreamExt;
 use tokio::time::MissedTickBehavior;
 
+use crate::backoff::Backoff;
 use crate::engine::Context;
 use crate::listeners::Hint;
 
 /// Most pages of one sweep: a million sessions.
 const MAX_PAGES: usize = 1000;
+/// The longest wait between two attempts to watch: it is one call, whatever waits for it.
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Watches until the engine stops.
 pub(crate) async fn watch(context: Arc<Context>) {
     let mut sweep = tokio::time::interval(context.config.sweep);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (base, max) = (context.config.backoff_base, context.config.backoff_max);
+    let pace = Backoff::new(base.min(MAX_WAIT), max.min(MAX_WAIT));
+    let mut told = None;
     loop {
         let began = Instant::now();
         let ended = tokio::select! {
-            ended = watch_once(&context) => ended,
+            ended = watch_once(&context, &pace, &mut told) => ended,
             () = sweep_always(&context, &mut sweep) => return,
             () = context.stop.cancelled() => return,
         };
-        if let Err(fault) = &ended {
+        // An outage is told once, and again when its cause changes.
+        if let Err(fault) = ended
+            && told.as_ref() != Some(&fault.message)
+        {
             tracing::warn!(error = %fault, "The watch over sessions broke; starting it again");
+            told = Some(fault.message);
         }
         metrics::counter!("macp_session_watch_restarts_total").increment(1);
-        let wait = match ended {
-            // We were too slow, and the runtime is well.
-            Err(fault) if fault.kind == RuntimeErrorKind::StreamLagged => {
-                context.config.backoff_base
-            }
-            // A clean end is a runtime that goes down: the wait is the same.
-            Ok(()) | Err(_) => context.backoff.failed(began, Instant::now()),
-        };
+        // A clean end is a runtime that goes down: the wait is the same.
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = pace.pause(began) => {}
             () = context.stop.cancelled() => return,
         }
     }
 }
 
-async fn watch_once(context: &Context) -> Result<(), RuntimeError> {
+async fn watch_once(
+    context: &Context,
+    pace: &Backoff,
+    told: &mut Option<String>,
+) -> Result<(), RuntimeError> {
     let mut changes = context.runtime.watch_sessions().await?;
+    if told.take().is_some() {
+        tracing::info!("The runtime at {} is reached again", context.runtime.address());
+    }
+    context.backoff.reached();
     context.discovery.ask_for_sweep();
     while let Some(change) = changes.next().await {
+        pace.succeeded();
         context.backoff.succeeded();
         let SessionChange { kind, session_id, session, .. } = change?;
         let state = session.as_ref().map(|session| session.state);

@@ -1,7 +1,8 @@
 //! The calls.
 //!
 //! **Invariant:** every call, and the opening of every stream, has a deadline. Unary calls have a
-//! connection of their own, so that streams can never starve a health check.
+//! connection of their own, so that streams can never starve a health check, and the circuit
+//! breaker is asked before each; streams pass it by.
 
 mod lifecycle;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use control_plane_domain::breaker::CircuitBreaker;
 use control_plane_domain::envelope::{SessionChange, SignalSeen};
 use control_plane_domain::runtime::{
     Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
@@ -24,6 +26,7 @@ use tonic::{Request, Response, Status};
 
 use crate::authorized::{Again, Authorized, Credentials};
 use crate::config::{Config, ConfigError};
+use crate::guard::Guard;
 use crate::pool::{Pool, Slot};
 use crate::proto::macp_runtime_service_client::MacpRuntimeServiceClient as Stub;
 use crate::proto::stream_session_response::Response as Frame;
@@ -45,6 +48,7 @@ pub struct Client {
     credentials: Credentials,
     timeout: Duration,
     unary: Stub<Authorized>,
+    guard: Arc<Guard>,
     streams: Arc<Pool>,
 }
 
@@ -62,12 +66,26 @@ impl Client {
             credentials,
             timeout: config.request_timeout,
             unary: Stub::new(unary).max_decoding_message_size(MAX_ANSWER_BYTES),
+            guard: Guard::new(config.breaker_threshold, config.breaker_cool_down),
             streams: Pool::new(config.stream_endpoint()?, config.max_streams_per_connection),
         })
     }
 
-    /// Waits for `answer` until the deadline, and takes its time.
+    /// Makes a unary call, if the circuit breaker lets it through. `answer` does nothing until it
+    /// is waited for.
     async fn call<T>(
+        &self,
+        method: &'static str,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, RuntimeError> {
+        let passage = self.guard.admit()?;
+        let outcome = self.timed(method, answer).await;
+        passage.end(outcome.as_ref().err());
+        outcome
+    }
+
+    /// Waits for `answer` until the deadline, and takes its time.
+    async fn timed<T>(
         &self,
         method: &'static str,
         answer: impl Future<Output = Result<Response<T>, Status>>,
@@ -91,7 +109,10 @@ impl Client {
         slot: &Slot,
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, RuntimeError> {
-        let outcome = self.call(method, answer).await;
+        let outcome = self.timed(method, answer).await;
+        if outcome.is_ok() {
+            self.guard.reached();
+        }
         if outcome.as_ref().is_err_and(|error| error.kind == RuntimeErrorKind::Timeout) {
             slot.retire_connection();
         }
@@ -138,6 +159,10 @@ fn our_capabilities() -> proto::Capabilities {
 impl Runtime for Client {
     fn address(&self) -> String {
         self.address.clone()
+    }
+
+    fn breaker(&self) -> Option<&dyn CircuitBreaker> {
+        Some(&*self.guard)
     }
 
     async fn initialize(&self) -> Result<RuntimeInfo, RuntimeError> {

@@ -42,6 +42,10 @@ pub struct Config {
     /// How many streams a connection carries. The runtime allows 128, and a call above its limit
     /// waits without a word, so stay well below.
     pub max_streams_per_connection: usize,
+    /// After how many failures in a row unary calls are not made any more for a while; at least 1.
+    pub breaker_threshold: u32,
+    /// For how long.
+    pub breaker_cool_down: Duration,
 }
 
 impl Config {
@@ -55,6 +59,8 @@ impl Config {
             request_timeout: Duration::from_secs(30),
             connect_timeout: Duration::from_secs(5),
             max_streams_per_connection: 100,
+            breaker_threshold: 5,
+            breaker_cool_down: Duration::from_secs(30),
         }
     }
 

@@ -56,6 +56,15 @@ pub(crate) fn deadline(address: &str, method: &str, limit: Duration) -> RuntimeE
     }
 }
 
+/// The call was not made.
+pub(crate) fn circuit_open(retry_after: Duration, last_fault: &str) -> RuntimeError {
+    RuntimeError {
+        kind: Kind::CircuitOpen { retry_after },
+        grpc_code: Code::Unavailable.into(),
+        message: format!("the circuit breaker is open: {last_fault}"),
+    }
+}
+
 /// An answer that misses what it must have.
 pub(crate) fn malformed(method: &str, what: &str) -> RuntimeError {
     RuntimeError {
@@ -149,7 +158,7 @@ fn to_grpc(kind: &Kind) -> Code {
         Kind::Forbidden => Code::PermissionDenied,
         Kind::InvalidArgument => Code::InvalidArgument,
         Kind::Unimplemented => Code::Unimplemented,
-        Kind::Unavailable => Code::Unavailable,
+        Kind::Unavailable | Kind::CircuitOpen { .. } => Code::Unavailable,
         Kind::Timeout => Code::DeadlineExceeded,
         Kind::Internal => Code::Internal,
     }

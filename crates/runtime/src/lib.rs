@@ -7,11 +7,13 @@
 pub mod proto;
 
 mod authorized;
+mod breaker;
 mod client;
 mod config;
 mod convert;
 mod error;
 mod minter;
+mod guard;
 mod pool;
 mod stream;
 

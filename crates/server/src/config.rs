@@ -239,6 +239,10 @@ fn read_runtime(env: &mut Env, environment: Environment) -> control_plane_runtim
     config.bearer_token = token.map(control_plane_runtime::Secret::new);
     config.request_timeout = request_timeout;
     config.max_streams_per_connection = usize::try_from(streams).unwrap_or(100);
+    let failures = env.integer("RUNTIME_CIRCUIT_BREAKER_THRESHOLD", 1..=1_000_000, 5);
+    config.breaker_threshold = u32::try_from(failures).unwrap_or(5);
+    config.breaker_cool_down =
+        env.millis("RUNTIME_CIRCUIT_BREAKER_RESET_MS", 1..=3_600_000, 30_000);
     config
 }
 

@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod curl;
 pub mod database;
 pub mod document;
+pub mod link;
 pub mod listener;
 pub mod message;
 pub mod network;
@@ -25,6 +26,7 @@ pub mod runtime;
 pub mod script;
 pub mod scripted;
 pub mod sse;
+pub mod tls;
 
 mod postgres;
 mod wait;

@@ -142,11 +142,19 @@ impl RuntimeProcess {
     /// SIGTERM: it drains, which ends streams without an error, and goes.
     pub async fn terminate(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        let pid = child.id().expect("the child was not waited for");
-        let status = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await;
-        assert!(status.expect("sh runs").success(), "SIGTERM was not sent");
+        signal(&child, "TERM").await;
         let gone = tokio::time::timeout(READY_WITHIN, child.wait()).await;
         gone.expect("the runtime goes when told to").expect("a child of ours can be waited for");
+    }
+
+    /// SIGSTOP: it hangs, with its connections open, and answers nothing.
+    pub async fn pause(&self) {
+        signal(self.child.as_ref().expect("the runtime runs"), "STOP").await;
+    }
+
+    /// SIGCONT: it goes on where it hung.
+    pub async fn go_on(&self) {
+        signal(self.child.as_ref().expect("the runtime runs"), "CONT").await;
     }
 
     /// Starts it again on the same port, with what it kept. Kills it first if it runs.
@@ -196,7 +204,10 @@ impl RuntimeProcess {
         command.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().expect("the runtime's binary can be started");
 
-        let client = self.client();
+        let mut config = self.client_config();
+        // It is asked until it is there, whatever that looks like.
+        config.breaker_threshold = u32::MAX;
+        let client = Client::new(&config).expect("the settings are good");
         let deadline = Instant::now() + READY_WITHIN;
         while client.initialize().await.is_err() {
             let exited = child.try_wait().expect("a child of ours can be asked").is_some();
@@ -214,6 +225,13 @@ impl RuntimeProcess {
             Some(_) => Err(fs::read_to_string(&log).unwrap_or_default()),
         }
     }
+}
+
+async fn signal(child: &Child, name: &str) {
+    let pid = child.id().expect("the child was not waited for");
+    let command = format!("kill -{name} {pid}");
+    let status = Command::new("sh").args(["-c", &command]).status().await;
+    assert!(status.expect("sh runs").success(), "SIG{name} was not sent");
 }
 
 /// A free port below the ones that the system gives to outgoing connections, so that it is still

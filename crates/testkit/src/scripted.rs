@@ -154,9 +154,12 @@ impl ScriptedRuntime {
     }
 
     /// Accepts the `Commitment` that resolves the session; the watches are told at once, and
-    /// there is a receipt (without a hash, which only the real runtime computes).
+    /// there is a receipt in the standard modes (without a hash, which only the real runtime
+    /// computes).
     pub fn resolve(&self, session: &SessionId, sender: &str, commitment: Message) -> String {
-        self.set_receipt(session, receipt(session, &commitment));
+        if self.script.metadata(session).mode.starts_with("macp.mode.") {
+            self.set_receipt(session, receipt(session, &commitment));
+        }
         let id = self.accept(session, sender, commitment);
         self.set_state(session, SessionState::Resolved);
         id

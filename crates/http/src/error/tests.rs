@@ -6,6 +6,16 @@ fn runtime(kind: RuntimeErrorKind, grpc_code: i32) -> ApiError {
     ApiError::Runtime(RuntimeError { kind, grpc_code, message: "what it said".to_owned() })
 }
 
+fn circuit_open() -> RuntimeErrorKind {
+    RuntimeErrorKind::CircuitOpen { retry_after: std::time::Duration::from_millis(20_400) }
+}
+
+#[test]
+fn an_open_circuit_says_when_to_come_back() {
+    let answer = runtime(circuit_open(), 14).error_response();
+    assert_eq!(answer.headers().get(RETRY_AFTER).unwrap(), "21");
+}
+
 #[test]
 fn every_failure_has_its_status_and_code() {
     let table = [
@@ -45,6 +55,7 @@ fn every_failure_has_its_status_and_code() {
         (runtime(RuntimeErrorKind::Conflict, 9), 409, "CONFLICT"),
         (runtime(RuntimeErrorKind::Unimplemented, 12), 501, "NOT_IMPLEMENTED"),
         (runtime(RuntimeErrorKind::Unavailable, 14), 503, "RUNTIME_UNAVAILABLE"),
+        (runtime(circuit_open(), 14), 503, "CIRCUIT_BREAKER_OPEN"),
         (runtime(RuntimeErrorKind::Timeout, 4), 504, "RUNTIME_TIMEOUT"),
         (runtime(RuntimeErrorKind::Internal, 13), 500, "INTERNAL_ERROR"),
     ];

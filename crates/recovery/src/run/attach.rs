@@ -11,7 +11,7 @@ use control_plane_domain::{Ordinal, RunState, SessionState, time};
 use super::follow::Followed;
 use super::look::Look;
 use super::source::{Source, Taken};
-use super::{Exit, Origin, Task, detail};
+use super::{Exit, Origin, Task};
 
 /// How often the overlap may stay away, from a runtime that answers, before that is a fact.
 const OVERLAP_ATTEMPTS: u32 = 2;
@@ -65,7 +65,7 @@ impl Task<'_> {
                             }
                             // An outage that ends many streams counts once, so the attempt that
                             // failed is the one that opened this stream.
-                            self.wait_for_runtime(began, &fault).await?;
+                            self.wait_for_runtime(began, &silent(&fault)).await?;
                         }
                         Followed::Refused(message) => {
                             return self.fail(FailureCode::Forbidden, message).await;
@@ -80,7 +80,7 @@ impl Task<'_> {
                     return self.conclude(info.state).await;
                 }
                 Opened::Compacted => {}
-                Opened::Failed(fault) => self.wait_for_runtime(began, &detail(&fault)).await?,
+                Opened::Failed(fault) => self.wait_for_runtime(began, &fault).await?,
                 Opened::Refused(message) => {
                     return self.fail(FailureCode::Forbidden, message).await;
                 }
@@ -258,6 +258,7 @@ impl Task<'_> {
     }
 }
 
+/// A stream that is gone, as a fault of the runtime.
 fn silent(message: &str) -> RuntimeError {
     RuntimeError { kind: RuntimeErrorKind::Unavailable, grpc_code: 14, message: message.to_owned() }
 }

@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use control_plane_domain::run::{Failure, FailureCode};
 use control_plane_domain::runtime::RuntimeErrorKind;
-use control_plane_domain::{RunState, SessionState};
+use control_plane_domain::{RunState, SessionState, control};
 use serde_json::Value;
 
 use super::{Exit, Task};
+use crate::backoff::Backoff;
 
 /// What a receipt tells of a session.
 enum Receipt {
@@ -15,8 +16,10 @@ enum Receipt {
     Document(Value),
     /// It exists and did not resolve.
     Unresolved,
-    /// The runtime has none, or gives none to us.
-    None,
+    /// The runtime knows nothing of it.
+    Unknown,
+    /// It gives none to us, and why.
+    Withheld(String),
 }
 
 impl Task<'_> {
@@ -45,7 +48,8 @@ impl Task<'_> {
         self.commit().await
     }
 
-    /// The runtime does not know the session any more: the receipt tells how it ended.
+    /// The runtime does not know the session any more: the receipt tells how it ended, and the log
+    /// tells from where on something may be missing.
     pub(super) async fn gone(&mut self) -> Result<(), Exit> {
         // A run that was found and never bound gets there, too: the receipt may say that it resolved.
         for (from, to) in [
@@ -60,36 +64,58 @@ impl Task<'_> {
         if self.ledger.ends_with_commitment() {
             return self.conclude(SessionState::Resolved).await;
         }
-        match self.receipt().await? {
+        let receipt = self.receipt().await?;
+        self.open_gap(match receipt {
+            Receipt::Document(_) | Receipt::Unresolved => "SESSION_EVICTED",
+            Receipt::Unknown | Receipt::Withheld(_) => "SESSION_GONE",
+        });
+        match receipt {
             Receipt::Document(document) => {
                 let now = self.now();
-                let session = &self.ledger.session;
-                let draft = control_plane_domain::control::stream_gap_open(
-                    &session.session_id,
-                    session.cursor + 1,
-                    "SESSION_EVICTED",
-                    now,
-                );
-                self.ledger.event(draft, now);
                 self.ledger.receipt(&document, now);
                 self.ledger.session_state(SessionState::Resolved, now);
                 self.ledger.advance(RunState::Completed, now)?;
                 self.commit().await
             }
             Receipt::Unresolved => {
-                let message = "the session ended without resolving while it was not followed";
+                // Extension modes have no receipts, however they end.
+                let message = "the session ended while it was not followed, and there is no receipt that it resolved";
                 self.fail(FailureCode::SessionEndedUnresolved, message.to_owned()).await
             }
-            Receipt::None => {
+            Receipt::Unknown => {
                 let message = "the runtime knows neither the session nor a receipt of it";
                 self.fail(FailureCode::SessionGone, message.to_owned()).await
             }
+            Receipt::Withheld(why) => {
+                let message = format!(
+                    "the runtime does not know the session, and gives no receipt of it: {why}"
+                );
+                self.fail(FailureCode::SessionGone, message).await
+            }
         }
+    }
+
+    /// Records that whatever came after the last envelope recorded cannot be read any more. How
+    /// much that is, nobody can say.
+    fn open_gap(&mut self, reason: &str) {
+        let now = self.now();
+        let session = &self.ledger.session;
+        let from = session.cursor + 1;
+        tracing::warn!(
+            run.id = %self.ledger.run.id, from, reason,
+            "Envelopes of run {} from {from} on, if there are any, cannot be read any more", self.ledger.run.id
+        );
+        metrics::counter!("macp_history_gaps_total").increment(1);
+        let draft = control::stream_gap_open(&session.session_id, from, reason, now);
+        self.ledger.event(draft, now);
     }
 
     /// Asks for the receipt until there is an answer. It has no limit: without it, the run would
     /// have to guess how its session ended.
     async fn receipt(&mut self) -> Result<Receipt, Exit> {
+        let (base, max) = (self.context.config.backoff_base, self.context.config.backoff_max);
+        // Of its own: that receipts are rationed is no outage, and must not hold up other runs.
+        let ration = Backoff::new(base, max);
         loop {
             let began = Instant::now();
             let (context, session) = (self.context, self.ledger.session.session_id.clone());
@@ -98,15 +124,21 @@ impl Task<'_> {
                 Err(fault) if fault.kind == RuntimeErrorKind::ReceiptUnavailable => {
                     return Ok(Receipt::Unresolved);
                 }
-                // Busy is no verdict, and wrong credentials are for the operator to mend.
+                Err(fault) if fault.kind == RuntimeErrorKind::NotFound => {
+                    return Ok(Receipt::Unknown);
+                }
+                // Busy is no verdict.
+                Err(fault) if fault.kind == RuntimeErrorKind::RateLimited => {
+                    self.serving(ration.pause(began)).await?;
+                }
+                // Wrong credentials are for the operator to mend.
                 Err(fault)
                     if fault.kind.is_transient()
                         || fault.kind == RuntimeErrorKind::Unauthenticated =>
                 {
-                    let wait = self.context.backoff.failed(began, Instant::now());
-                    self.serving(tokio::time::sleep(wait)).await?;
+                    self.pause_after(began, &fault).await?;
                 }
-                Err(_) => return Ok(Receipt::None),
+                Err(fault) => return Ok(Receipt::Withheld(fault.message)),
             }
         }
     }

@@ -6,7 +6,7 @@ use control_plane_domain::run::FailureCode;
 use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
 use control_plane_domain::session::SessionInfo;
 
-use super::{Exit, Task, detail};
+use super::{Exit, Task};
 
 /// What the runtime says of the session.
 pub(super) enum Look {
@@ -58,9 +58,10 @@ impl Task<'_> {
                 | RuntimeErrorKind::Unimplemented
                 | RuntimeErrorKind::Unavailable
                 | RuntimeErrorKind::Timeout
-                | RuntimeErrorKind::Internal => {}
+                | RuntimeErrorKind::Internal
+                | RuntimeErrorKind::CircuitOpen { .. } => {}
             }
-            self.wait_for_runtime(began, &detail(&fault)).await?;
+            self.wait_for_runtime(began, &fault).await?;
             if self.is_out_of_retries() {
                 let limit = self.context.config.max_retries;
                 let message = format!("attaching failed {limit} times in a row: {fault}");

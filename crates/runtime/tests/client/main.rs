@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test's failure is a panic")]
 
+mod breaker;
 mod common;
 mod credentials;
 mod measured;

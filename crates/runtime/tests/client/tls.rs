@@ -4,21 +4,9 @@ use std::fs;
 
 use control_plane_domain::runtime::{Runtime, RuntimeErrorKind};
 use control_plane_runtime::{Client, Tls};
-use control_plane_testkit::scripted::{ScriptedRuntime, ServerTls};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use control_plane_testkit::scripted::ScriptedRuntime;
+use control_plane_testkit::tls::authority;
 use tempfile::TempDir;
-
-/// An authority of our own, and a certificate of it for the loopback address.
-fn authority() -> (String, ServerTls) {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let leaf = leaf.signed_by(&key, &issuer).unwrap();
-    let tls = ServerTls { certificate: leaf.pem(), key: key.serialize_pem() };
-    (issuer.pem(), tls)
-}
 
 fn client(runtime: &ScriptedRuntime, directory: &TempDir, roots: &str) -> Client {
     let file = directory.path().join("ca.pem");

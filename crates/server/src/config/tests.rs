@@ -79,6 +79,8 @@ fn every_fault_is_reported_at_once_with_its_value() {
         ("STREAM_BACKOFF_MAX_MS", "400"),
         ("CORS_ORIGIN", "http://a.example/path"),
         ("RUNTIME_KIND", "java"),
+        ("RUNTIME_CIRCUIT_BREAKER_THRESHOLD", "0"),
+        ("RUNTIME_CIRCUIT_BREAKER_RESET_MS", "0"),
     ]);
     for expected in [
         "PORT=\"99999\"",
@@ -94,10 +96,12 @@ fn every_fault_is_reported_at_once_with_its_value() {
         "STREAM_BACKOFF_MAX_MS=\"400\"",
         "CORS_ORIGIN=\"http://a.example/path\"",
         "RUNTIME_KIND=\"java\"",
+        "RUNTIME_CIRCUIT_BREAKER_THRESHOLD=\"0\"",
+        "RUNTIME_CIRCUIT_BREAKER_RESET_MS=\"0\"",
     ] {
         assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
     }
-    assert_eq!(faults.len(), 13, "{faults:#?}");
+    assert_eq!(faults.len(), 15, "{faults:#?}");
 }
 
 #[test]
