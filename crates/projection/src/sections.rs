@@ -70,9 +70,9 @@ pub struct RunSummary {
 pub struct HistoryGap {
     /// The first ordinal missing.
     pub from_ordinal: i64,
-    /// The last one missing.
-    pub to_ordinal: i64,
-    /// How many are missing in all.
+    /// The last one missing; none when nobody can say where the history ended.
+    pub to_ordinal: Option<i64>,
+    /// How many are known to be missing in all.
     pub missing: i64,
 }
 

@@ -9,7 +9,7 @@ use control_plane_domain::{
 use serde_json::Value;
 
 /// The version of [`ProjectionRow`]'s shape that this version writes.
-pub const PROJECTION_SCHEMA_VERSION: i32 = 3;
+pub const PROJECTION_SCHEMA_VERSION: i32 = 4;
 
 /// An event as it is stored: the exact text, beside what is queried.
 #[derive(Debug, Clone, PartialEq, Eq)]

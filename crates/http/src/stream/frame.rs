@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use control_plane_domain::event::ChainHash;
-use control_plane_domain::{Clock, RunState, Seq, time};
+use control_plane_domain::{Clock, Ordinal, RunState, Seq, time};
 use control_plane_storage::model::LogEntry;
 use control_plane_storage::{KeptEntry, TailEntry};
 use serde_json::{Value, json};
@@ -45,9 +45,10 @@ pub(super) enum Frame {
         from: Seq,
         latest: Seq,
     },
+    /// Without an end when nobody can say where the history ended.
     Gap {
-        from: i64,
-        to: i64,
+        from: Ordinal,
+        to: Option<Ordinal>,
     },
     End {
         state: RunState,
@@ -172,7 +173,7 @@ pub(super) fn snapshot(state: &str) -> Bytes {
 pub(super) fn gap_of(entry: &LogEntry) -> Option<Frame> {
     let event: Value = serde_json::from_slice(&entry.body).ok()?;
     let from = event.pointer("/data/fromOrdinal")?.as_i64()?;
-    let to = event.pointer("/data/toOrdinal")?.as_i64()?;
+    let to = event.pointer("/data/toOrdinal").and_then(Value::as_i64);
     Some(Frame::Gap { from, to })
 }
 
@@ -248,8 +249,12 @@ mod tests {
                 "event: lagged\ndata: {\"from\":3,\"latestSeq\":5}\n\n",
             ),
             (
-                Frame::Gap { from: 3, to: 5 },
+                Frame::Gap { from: 3, to: Some(5) },
                 "event: gap\ndata: {\"fromOrdinal\":3,\"toOrdinal\":5}\n\n",
+            ),
+            (
+                Frame::Gap { from: 7, to: None },
+                "event: gap\ndata: {\"fromOrdinal\":7,\"toOrdinal\":null}\n\n",
             ),
             (
                 Frame::Error { code: "RUN_DELETED", message: "gone", retryable: false },
@@ -273,7 +278,9 @@ mod tests {
     #[test]
     fn a_gap_event_tells_its_ordinals() {
         let entry = event(r#"{"data":{"fromOrdinal":3,"toOrdinal":5}}"#);
-        assert!(matches!(gap_of(&entry), Some(Frame::Gap { from: 3, to: 5 })));
+        assert!(matches!(gap_of(&entry), Some(Frame::Gap { from: 3, to: Some(5) })));
+        let open = event(r#"{"data":{"fromOrdinal":3}}"#);
+        assert!(matches!(gap_of(&open), Some(Frame::Gap { from: 3, to: None })));
         assert!(gap_of(&event(r#"{"data":{}}"#)).is_none());
     }
 }

@@ -108,17 +108,18 @@ fn session_facts(state: &mut Projection, event: &CanonicalEvent) {
     }
 }
 
-/// `session.stream.gap`.
+/// `session.stream.gap`. One without an end is the last one, and nobody can say how much it is.
 pub(super) fn gap(state: &mut Projection, event: &CanonicalEvent) {
     let ordinal = |name: &str| read::integer(&event.data, name);
-    let (Some(from), Some(to)) = (ordinal("fromOrdinal"), ordinal("toOrdinal")) else { return };
-    let span = to.saturating_sub(from).saturating_add(1);
+    let Some(from) = ordinal("fromOrdinal") else { return };
+    let to = ordinal("toOrdinal");
+    let span = to.map_or(0, |to| to.saturating_sub(from).saturating_add(1));
     let missing = ordinal("missing").unwrap_or(span).max(0);
     state.run.history_gap = Some(match state.run.history_gap {
         None => HistoryGap { from_ordinal: from, to_ordinal: to, missing },
         Some(gap) => HistoryGap {
             from_ordinal: gap.from_ordinal.min(from),
-            to_ordinal: gap.to_ordinal.max(to),
+            to_ordinal: gap.to_ordinal.zip(to).map(|(one, other)| one.max(other)),
             missing: gap.missing.saturating_add(missing),
         },
     });

@@ -171,6 +171,24 @@ fn gaps_add_up_and_a_divergence_is_said() {
 }
 
 #[test]
+fn a_gap_without_an_end_is_shown_as_one() {
+    let mut log = Log::begun(DECISION, &["alice"]);
+    let id = log.session.session_id.clone();
+    log.add([control::stream_gap_open(&id, 7, "SESSION_EVICTED", at(9000))]);
+    let alone = json!({ "fromOrdinal": 7, "toOrdinal": null, "missing": 0 });
+    assert_eq!(log.json()["run"]["historyGap"], alone);
+
+    let mut log = Log::begun(DECISION, &["alice"]);
+    log.add([
+        control::stream_gap(&id, 3, 5, "HISTORY_UNAVAILABLE", at(9000)),
+        control::stream_gap_open(&id, 7, "SESSION_EVICTED", at(9000)),
+    ]);
+
+    let both = json!({ "fromOrdinal": 3, "toOrdinal": null, "missing": 3 });
+    assert_eq!(log.json()["run"]["historyGap"], both);
+}
+
+#[test]
 fn a_signal_is_listed_and_acknowledged() {
     let mut log = Log::begun(DECISION, &["alice"]);
     log.signal("alice", "Signal", json!({ "signalType": "alarm", "confidence": 0.7 }), true);

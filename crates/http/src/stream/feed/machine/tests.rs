@@ -51,7 +51,8 @@ fn sent(machine: &mut Machine, now: Instant) -> (Vec<String>, Step) {
             Frame::Reset(Reset { reason, requested, from }) => {
                 format!("reset {reason} {requested:?} {from}")
             }
-            Frame::Gap { from, to } => format!("gap {from} {to}"),
+            Frame::Gap { from, to: Some(to) } => format!("gap {from} {to}"),
+            Frame::Gap { from, to: None } => format!("gap {from}"),
             Frame::Error { code, .. } => code.to_owned(),
             Frame::Lagged { from, latest } => format!("lagged {from} of {latest}"),
             other @ (Frame::Opening { .. }

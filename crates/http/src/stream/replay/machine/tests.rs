@@ -47,7 +47,7 @@ fn tell(step: &Step, now: Instant) -> String {
     match step {
         Step::Send(Frame::Event(entry)) => format!("event {}", entry.seq),
         Step::Send(Frame::Heartbeat { id: Some(id), latest }) => format!("beat {id} of {latest}"),
-        Step::Send(Frame::Gap { from, to }) => format!("gap {from} to {to}"),
+        Step::Send(Frame::Gap { from, to: Some(to) }) => format!("gap {from} to {to}"),
         Step::Send(Frame::End { seq, hash: at, .. }) => {
             assert_eq!(*at, hash(*seq));
             format!("end {seq}")
