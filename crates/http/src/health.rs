@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
+use control_plane_domain::breaker::BreakerState;
 use control_plane_domain::runtime::Manifest;
 use control_plane_storage as storage;
 use serde::Serialize;
@@ -80,7 +81,14 @@ pub(crate) struct Readiness {
     runtime: RuntimeHealth,
     /// ok, or draining while the server stops.
     stream_consumer: &'static str,
+    /// `CLOSED`, `HALF_OPEN` or `OPEN`: whether the runtime is called.
     circuit_breaker: &'static str,
+}
+
+/// What the circuit breaker around calls to the runtime is.
+pub(crate) fn breaker_state(context: &ApiContext) -> BreakerState {
+    let breaker = context.engine.runtime().breaker();
+    breaker.map_or(BreakerState::Closed, |breaker| breaker.state())
 }
 
 /// `GET /healthz`: the process runs.
@@ -112,7 +120,8 @@ pub(crate) async fn readyz(context: Context) -> HttpResponse {
         database,
         runtime: RuntimeHealth { manifest: None, ..runtime },
         stream_consumer: if draining { "draining" } else { "ok" },
-        circuit_breaker: "CLOSED",
+        // After the runtime was asked, which may have changed it.
+        circuit_breaker: breaker_state(&context).as_str(),
     };
     if ok {
         HttpResponse::Ok().json(body)

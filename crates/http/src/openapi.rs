@@ -52,6 +52,8 @@ use crate::{
         runtime::roots,
         runtime::health,
         admin::sessions::show,
+        admin::breaker::reset,
+        admin::breaker::history,
     ),
     components(schemas(error::ErrorBody)),
     security(("apiKey" = [])),
@@ -62,6 +64,7 @@ use crate::{
         (name = "replay", description = "What was recorded, again"),
         (name = "runtime", description = "The runtime behind them"),
         (name = "operations", description = "Probes and figures"),
+        (name = "admin", description = "For those who run it"),
     )
 )]
 pub(crate) struct Document;

@@ -88,6 +88,10 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runtime/roots", Access::Key, || web::get().to(runtime::roots)),
     get("/runtime/health", Access::Key, || web::get().to(runtime::health)),
     get("/admin/runtime/sessions", Access::Admin, || web::get().to(admin::sessions::show)),
+    post_by("/admin/circuit-breaker/reset", Access::Admin, || {
+        web::post().to(admin::breaker::reset)
+    }),
+    get("/admin/circuit-breaker/history", Access::Admin, || web::get().to(admin::breaker::history)),
 ];
 
 /// Puts the table into an application.

@@ -2,9 +2,12 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use control_plane_domain::runtime::Modes;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::context::ApiContext;
 use crate::error::{ApiError, ErrorBody};
+use crate::health::{RuntimeHealth, breaker_state};
 use crate::query::Query;
 
 type Context = web::Data<ApiContext>;
@@ -52,11 +55,23 @@ pub(crate) async fn roots(context: Context) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Ok().json(context.engine.runtime().roots().await?))
 }
 
+/// How the runtime is, and whether it is called at all.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Health {
+    #[serde(flatten)]
+    runtime: RuntimeHealth,
+    /// `CLOSED`, `HALF_OPEN` or `OPEN`.
+    circuit_breaker: &'static str,
+}
+
 /// `GET /runtime/health`: always 200, the body says how it is.
 #[utoipa::path(
     get, path = "/runtime/health", tag = "runtime",
-    responses((status = 200, body = crate::health::RuntimeHealth))
+    responses((status = 200, body = Health))
 )]
 pub(crate) async fn health(context: Context) -> HttpResponse {
-    HttpResponse::Ok().json(context.runtime_probe.ask(&context).await)
+    let runtime = context.runtime_probe.ask(&context).await;
+    let circuit_breaker = breaker_state(&context).as_str();
+    HttpResponse::Ok().json(Health { runtime, circuit_breaker })
 }

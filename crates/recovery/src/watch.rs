@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use control_plane_domain::SessionState;
 use control_plane_domain::envelope::{SessionChange, SessionChangeKind};
-use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
+use control_plane_domain::runtime::RuntimeError;
 use control_plane_domain::session::SessionInfo;
 use futures_util::StreamExt;
 use tokio::time::MissedTickBehavior;

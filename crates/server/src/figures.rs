@@ -57,6 +57,21 @@ fn describe() {
     metrics::describe_counter!("sse_closes_total", "Streams that ended, by reason");
     metrics::describe_counter!("sse_no_content_total", "Clients told by a 204 to stop asking");
     metrics::describe_counter!("sse_refusals_total", "Event streams that were one too many");
+    metrics::describe_gauge!(
+        "circuit_breaker_state",
+        "Whether the runtime is called: 0 yes, 1 one call at a time, 2 no"
+    );
+    metrics::describe_counter!("circuit_breaker_transitions_total", "Changes of it, by what to");
+    metrics::describe_counter!(
+        "circuit_breaker_refusals_total",
+        "Calls that it did not let through"
+    );
+    metrics::describe_counter!(
+        "macp_circuit_breaker_failures_total",
+        "Calls to the runtime that failed by its fault or the network's"
+    );
+    metrics::describe_counter!("macp_circuit_breaker_success_total", "Calls that it answered");
+    metrics::describe_counter!("macp_history_gaps_total", "Parts of histories that are lost");
     metrics::describe_gauge!("process_resident_memory_bytes", "Memory in use");
     metrics::describe_gauge!("process_cpu_seconds_total", "Processor time used");
     // Streams come and go; a scrape before the first must show zero, not nothing.
