@@ -117,21 +117,27 @@ async fn another_history_under_the_same_session_id_is_never_mixed_in() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_the_runtime_lost_fails_its_run_and_says_so() {
-    let mut runtime = RuntimeProcess::start(Options::new(Durability::KeepsHistory)).await;
-    let cast = runtime.cast().await;
-    let rig = Rig::start(Kind::Sqlite, runtime.client());
-    let talk = Talk::open(&cast).await;
-    let run = rig.post(&talk.session, message::DECISION).await;
-    rig.has_recorded(run, 2).await;
+    for kind in Kind::ALL {
+        let mut runtime = RuntimeProcess::start(Options::new(Durability::KeepsHistory)).await;
+        let cast = runtime.cast().await;
+        let rig = Rig::start(kind, runtime.client());
+        let talk = Talk::open(&cast).await;
+        let run = rig.post(&talk.session, message::DECISION).await;
+        rig.has_recorded(run, 2).await;
 
-    runtime.kill().await;
-    runtime.restart_empty().await;
+        runtime.kill().await;
+        runtime.restart_empty().await;
 
-    rig.reaches(run, RunState::Failed).await;
-    let failed = rig.store.run_get(run).await.unwrap();
-    assert_eq!(failed.error_code.as_deref(), Some("SESSION_GONE"));
-    rig.is_whole(run, &talk.accepted).await;
-    rig.stop().await;
+        rig.fails_with(run, "SESSION_GONE").await;
+        let gap = rig.has_event(run, "session.stream.gap").await;
+        assert_eq!(
+            (&gap.data["fromOrdinal"], &gap.data["reason"]),
+            (&3.into(), &"SESSION_GONE".into())
+        );
+        assert_eq!(rig.last_event(run).await, "run.failed");
+        rig.is_whole(run, &talk.accepted).await;
+        rig.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

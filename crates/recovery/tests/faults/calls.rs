@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use control_plane_domain::breaker::BreakerState;
 use control_plane_domain::{RunState, SessionState};
 use control_plane_recovery::Config;
 use control_plane_testkit::database::Kind;
@@ -72,6 +73,26 @@ async fn patience_that_is_limited_ends() {
         stage.rig.fails_with(run, "RUNTIME_UNAVAILABLE").await;
         stage.rig.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn patience_that_is_limited_ends_also_behind_an_open_circuit() {
+    let limited = Config { max_retries: 2, backoff_max: Duration::from_millis(200), ..config() };
+    let mut stage = Stage::set(Kind::Sqlite, limited).await;
+    stage.runtime.stop();
+    let runtime = std::sync::Arc::clone(stage.rig.engine.runtime());
+    let opened = async || {
+        let _failed = runtime.manifest().await;
+        runtime.breaker().unwrap().state() == BreakerState::Open
+    };
+    wait_until(DEADLINE, opened).await;
+
+    let run = stage.post().await;
+
+    stage.rig.fails_with(run, "RUNTIME_UNAVAILABLE").await;
+    let failed = stage.rig.store.run_get(run).await.unwrap();
+    assert!(failed.error_message.unwrap().contains("the circuit breaker is open"));
+    stage.rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

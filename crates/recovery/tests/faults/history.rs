@@ -2,7 +2,6 @@
 
 use control_plane_domain::{RunState, SessionState};
 use control_plane_testkit::database::Kind;
-use control_plane_testkit::message::MULTI_ROUND;
 use control_plane_testkit::scripted::{Failure, Fault, Then, UnaryFault};
 
 use super::Stage;
@@ -227,27 +226,45 @@ async fn a_resolved_session_without_a_receipt_is_completed_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_evicted_session_ends_as_its_receipt_says() {
-    for mode in [control_plane_testkit::message::DECISION, MULTI_ROUND] {
-        let stage = Stage::set_mode(Kind::Sqlite, config(), mode).await;
-        let run = stage.post().await;
-        stage.rig.has_recorded(run, 1).await;
+    let (stage, run) = Stage::followed(Kind::Sqlite).await;
 
-        let stage = stage
-            .away(|scene| {
-                scene.resolve();
-                scene.runtime.evict(&scene.session);
-                // Wrong credentials are no answer.
-                let unknown = Failure::Plain(super::UNAUTHENTICATED.into());
-                scene.runtime.fail_next("GetDecisionReceipt", UnaryFault::Fail(unknown));
-            })
-            .await;
+    let stage = stage
+        .away(|scene| {
+            scene.resolve();
+            scene.runtime.evict(&scene.session);
+            // Wrong credentials are no answer.
+            let unknown = Failure::Plain(super::UNAUTHENTICATED.into());
+            scene.runtime.fail_next("GetDecisionReceipt", UnaryFault::Fail(unknown));
+        })
+        .await;
 
-        stage.rig.reaches(run, RunState::Completed).await;
-        stage.rig.has_event(run, "session.stream.gap").await;
-        stage.rig.has_event(run, "decision.finalized").await;
-        assert_eq!(stage.rig.ordinals(run).await, [1]);
-        stage.rig.stop().await;
-    }
+    stage.rig.reaches(run, RunState::Completed).await;
+    let gap = stage.rig.has_event(run, "session.stream.gap").await;
+    assert_eq!(gap.data["fromOrdinal"], 2);
+    assert!(!gap.data.contains_key("toOrdinal"), "nobody can say");
+    stage.rig.has_event(run, "decision.finalized").await;
+    assert_eq!(stage.rig.ordinals(run).await, [1]);
+    stage.rig.log_is_sound(run).await;
+    stage.rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_that_is_withheld_is_not_waited_for() {
+    let (stage, run) = Stage::followed(Kind::Sqlite).await;
+
+    let stage = stage
+        .away(|scene| {
+            scene.resolve();
+            scene.runtime.evict(&scene.session);
+            let fault = UnaryFault::Fail(Failure::Forbidden);
+            scene.runtime.fail_next("GetDecisionReceipt", fault);
+        })
+        .await;
+
+    stage.rig.fails_with(run, "SESSION_GONE").await;
+    let failed = stage.rig.store.run_get(run).await.unwrap();
+    assert!(failed.error_message.unwrap().contains("gives no receipt"));
+    stage.rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

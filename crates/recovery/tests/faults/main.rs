@@ -1,5 +1,5 @@
-//! What a runtime may do to us, done by a scripted one: whatever it is, a run is whole in the end,
-//! or says what is missing.
+//! What a runtime or the network may do to us, done by real ones, and by a scripted one where they
+//! cannot be brought to: whatever it is, a run is whole in the end, or says what is missing.
 
 #![expect(
     clippy::indexing_slicing,
@@ -11,7 +11,9 @@
 mod support;
 
 mod calls;
+mod compacting;
 mod history;
+mod network;
 mod settling;
 mod streams;
 
