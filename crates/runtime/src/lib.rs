@@ -12,8 +12,8 @@ mod client;
 mod config;
 mod convert;
 mod error;
-mod minter;
 mod guard;
+mod minter;
 mod pool;
 mod stream;
 
