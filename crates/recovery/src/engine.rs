@@ -106,6 +106,7 @@ impl Engine {
             drained,
         });
         context.tasks.spawn(watch::watch(Arc::clone(&context)));
+        context.tasks.spawn(watch::sweep(Arc::clone(&context)));
         context.tasks.spawn(signals::watch(Arc::clone(&context)));
         if context.config.discovery_enabled {
             context.tasks.spawn(discover::live(Arc::clone(&context)));
@@ -227,12 +228,12 @@ impl Engine {
         let mut follower = context.store.follow(run_id, run.last_seq);
         let done = async {
             loop {
-                context.serve_inbox(run_id).await?;
-                follower.changed().await;
                 let items = context.store.inbox_list(run_id).await?;
                 if !items.iter().any(|item| item.kind == kind && item.dedup_key == dedup_key) {
                     return Ok(());
                 }
+                context.serve_inbox(run_id).await?;
+                follower.changed().await;
             }
         };
         tokio::time::timeout(ASK_PATIENCE, done).await.map_err(|_late| AskError::Late)?

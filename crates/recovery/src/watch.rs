@@ -29,8 +29,6 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Watches until the engine stops.
 pub(crate) async fn watch(context: Arc<Context>) {
-    let mut sweep = tokio::time::interval(context.config.sweep);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (base, max) = (context.config.backoff_base, context.config.backoff_max);
     let pace = Backoff::new(base.min(MAX_WAIT), max.min(MAX_WAIT));
     let mut told = None;
@@ -38,7 +36,6 @@ pub(crate) async fn watch(context: Arc<Context>) {
         let began = Instant::now();
         let ended = tokio::select! {
             ended = watch_once(&context, &pace, &mut told) => ended,
-            () = sweep_always(&context, &mut sweep) => return,
             () = context.stop.cancelled() => return,
         };
         // An outage is told once, and again when its cause changes.
@@ -101,16 +98,24 @@ fn hint(kind: SessionChangeKind, state: Option<SessionState>) -> Hint {
     }
 }
 
-async fn sweep_always(context: &Context, sweep: &mut tokio::time::Interval) {
+/// Lists all sessions again and again, and when it is asked to, until the engine stops.
+pub(crate) async fn sweep(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(context.config.sweep);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = sweep.tick() => {}
+            _ = ticks.tick() => {}
             () = context.discovery.sweep_asked() => {}
+            () = context.stop.cancelled() => return,
         }
         if context.listeners.is_empty() && !context.discovery.is_on_duty() {
             continue;
         }
-        if let Err(fault) = sweep_once(context).await {
+        let listed = tokio::select! {
+            listed = sweep_once(&context) => listed,
+            () = context.stop.cancelled() => return,
+        };
+        if let Err(fault) = listed {
             tracing::debug!(error = %fault, "Could not list the sessions");
         }
     }

@@ -3,9 +3,11 @@
 use control_plane_domain::{RunState, SessionId};
 use control_plane_testkit::database::Kind;
 use control_plane_testkit::message::{self, Outcome};
-use control_plane_testkit::runtime::RuntimeProcess;
+use control_plane_testkit::runtime::{Durability, Options, RuntimeProcess};
 use control_plane_testkit::scripted::{Failure, ScriptedRuntime, UnaryFault};
 use control_plane_testkit::{DEADLINE, play, wait_until};
+
+use serde_json::json;
 
 use super::support::Rig;
 use super::{discovering, ended, opened, spec};
@@ -82,6 +84,27 @@ async fn sessions_that_are_over_or_suspended_are_recorded_as_what_they_are() {
         assert_eq!(rig.count_runs().await, 4);
         rig.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_over_and_compacted_is_recorded_with_its_gap_and_its_decision() {
+    let runtime = RuntimeProcess::start(Options::new(Durability::CompactsEndedSessions)).await;
+    let cast = runtime.cast().await;
+    let session = SessionId::random();
+    let accepted = play::decision(&cast, &session).await;
+
+    let rig = Rig::with_config(Kind::Postgres, runtime.client(), discovering());
+
+    let run = rig.finds(&session).await;
+    rig.reaches(run, RunState::Completed).await;
+    let gap = rig.has_event(run, "session.stream.gap").await;
+    assert_eq!(
+        (&gap.data["fromOrdinal"], &gap.data["toOrdinal"]),
+        (&json!(1), &json!(accepted.len()))
+    );
+    rig.has_event(run, "decision.finalized").await;
+    rig.log_is_sound(run).await;
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
