@@ -16,7 +16,7 @@ use super::{discovering, spec};
 
 const BURST: i64 = 2000;
 /// Two thousand runs take a while on a machine that does much else.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(600);
 
 async fn reach(rig: &Rig, state: RunState, count: i64) {
     let of = RunFilter { status: Some(state), limit: 1, ..RunFilter::default() };
