@@ -15,7 +15,6 @@ const RUNS: usize = 100;
 const KILLS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::print_stdout, reason = "the seed, for whoever repeats a failure")]
 async fn a_hundred_runs_and_their_watchers_survive_kills_of_any_process() {
     let seed: u64 = rand::random();
     println!("seed {seed}");
@@ -37,7 +36,7 @@ async fn a_hundred_runs_and_their_watchers_survive_kills_of_any_process() {
         let path = format!("/runs/{run}/stream?afterSeq=0&includeSnapshot=false");
         for at in 0..SERVERS {
             let watcher = Watcher::new(&urls, path.clone(), at, random.random());
-            watchers.spawn(async move { (run, watcher.to_the_end().await) });
+            watchers.spawn(async move { (run, watcher.until_the_end().await) });
         }
         told.push((run, talk));
     }

@@ -54,7 +54,7 @@ async fn a_frozen_process_is_replaced_and_takes_its_share_when_it_thaws() {
     for (run, _) in &told {
         let path = format!("/runs/{run}/stream?afterSeq=0&includeSnapshot=false");
         let (run, watcher) = (*run, Watcher::new(&urls[..1], path, 0, 0));
-        watchers.spawn(async move { (run, watcher.to_the_end().await) });
+        watchers.spawn(async move { (run, watcher.until_the_end().await) });
     }
 
     let share = RUNS / 2;
@@ -86,7 +86,7 @@ async fn losing_the_connections_that_processes_live_and_listen_on_loses_nothing(
         let path = format!("/runs/{run}/stream?afterSeq=0&includeSnapshot=false");
         for at in 0..2 {
             let (run, watcher) = (*run, Watcher::new(&urls[at..=at], path.clone(), 0, 0));
-            watchers.spawn(async move { (run, watcher.to_the_end().await) });
+            watchers.spawn(async move { (run, watcher.until_the_end().await) });
         }
     }
 

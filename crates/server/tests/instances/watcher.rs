@@ -61,7 +61,7 @@ impl Watcher {
     }
 
     /// Follows a run until the stream says that it is over.
-    pub(crate) async fn to_the_end(mut self) -> Seen {
+    pub(crate) async fn until_the_end(mut self) -> Seen {
         loop {
             let mut stream = self.open().await;
             if stream.status() == 204 {
