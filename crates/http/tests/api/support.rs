@@ -444,27 +444,15 @@ impl Runtime for Silent {
         refuse(RuntimeErrorKind::NotFound, 5)
     }
 
-    async fn cancel_session(
-        &self,
-        _id: &SessionId,
-        _reason: &str,
-    ) -> Result<SessionState, RuntimeError> {
+    async fn cancel_session(&self, _: &SessionId, _: &str) -> Result<SessionState, RuntimeError> {
         refuse(RuntimeErrorKind::NotFound, 5)
     }
 
-    async fn suspend_session(
-        &self,
-        _id: &SessionId,
-        _reason: &str,
-    ) -> Result<SessionState, RuntimeError> {
+    async fn suspend_session(&self, _: &SessionId, _: &str) -> Result<SessionState, RuntimeError> {
         refuse(RuntimeErrorKind::Forbidden, 7)
     }
 
-    async fn resume_session(
-        &self,
-        _id: &SessionId,
-        _reason: &str,
-    ) -> Result<SessionState, RuntimeError> {
+    async fn resume_session(&self, _: &SessionId, _: &str) -> Result<SessionState, RuntimeError> {
         refuse(RuntimeErrorKind::Forbidden, 7)
     }
 
