@@ -330,15 +330,25 @@ impl Context {
             }
             self.renewed(lease);
         }
-        let mut following = self.following();
-        if let Some(place) = following.get_mut(&id) {
-            place.tasks -= 1;
-            if place.tasks == 0 {
-                following.remove(&id);
+        {
+            let mut following = self.following();
+            if let Some(place) = following.get_mut(&id) {
+                place.tasks -= 1;
+                if place.tasks == 0 {
+                    following.remove(&id);
+                }
             }
+            gauge(following.len());
+            self.drain(&following);
         }
-        gauge(following.len());
-        self.drain(&following);
+        // Who asked while the task was ending took it for one that still listens.
+        if !self.stop.is_cancelled()
+            && let Ok(items) = self.store.inbox_list(id).await
+            && !items.is_empty()
+            && let Err(fault) = self.serve_inbox(id).await
+        {
+            tracing::debug!(run.id = %id, error = %fault, "The inbox is looked at again later");
+        }
     }
 
     /// Lets the writers go when nobody needs them any more.
