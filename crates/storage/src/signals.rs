@@ -104,7 +104,19 @@ impl Store {
     /// [`crate::Error::Refused`] when a run was deleted meanwhile, or the database does not take one
     /// of the signals; nothing was written then.
     pub async fn signals_record(&self, news: SignalNews) -> Result<SignalsDone> {
-        self.task(move |store: Self| async move { change!(store, signals::record(&news)) }).await
+        self.task(move |store: Self| async move {
+            let done = change!(store, signals::record(&news))?;
+            store.tell_asked(&done);
+            Ok(done)
+        })
+        .await
+    }
+
+    /// Whoever owns these runs is to look.
+    fn tell_asked(&self, done: &SignalsDone) {
+        if !done.runs.is_empty() {
+            self.tell(|news| news.asked.extend(&done.runs));
+        }
     }
 
     /// Hands over the held signals whose run is known by now.
@@ -122,7 +134,9 @@ impl Store {
                 continue;
             }
             let delivered = self.task(move |store: Self| async move {
-                change!(store, signals::deliver(&found.known, &found.ambiguous))
+                let done = change!(store, signals::deliver(&found.known, &found.ambiguous))?;
+                store.tell_asked(&done);
+                Ok(done)
             });
             let done = delivered.await?;
             all.recorded += done.recorded;
