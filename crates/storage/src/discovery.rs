@@ -82,6 +82,9 @@ impl Store {
             let entries = change!(store, discovery::create_all(new, owner))?;
             let mut leases = Vec::with_capacity(entries.len());
             for (run_id, entries) in entries {
+                if let Some(last) = entries.last() {
+                    store.tell(|news| news.wrote(run_id, last.seq, last.position));
+                }
                 store.0.hub.publish(run_id, entries.into_iter());
                 leases.push(Lease { run_id, epoch: 1 });
             }
@@ -97,8 +100,14 @@ impl Store {
     /// [`crate::Error::NotFound`] when there is no such run, [`crate::Error::Refused`] when the
     /// idempotency key is taken by now, and those of the database.
     pub async fn run_adopt(&self, id: RunId, adoption: Adoption) -> Result<Adopted> {
-        self.task(move |store: Self| async move { change!(store, discovery::adopt(id, &adoption)) })
-            .await
+        self.task(move |store: Self| async move {
+            let adopted = change!(store, discovery::adopt(id, &adoption))?;
+            if matches!(adopted, Adopted::Done) {
+                store.tell(|news| news.asked.extend([id]));
+            }
+            Ok(adopted)
+        })
+        .await
     }
 
     /// At most `limit` runs that are not over, after the run `after`, in the order of their ids.
