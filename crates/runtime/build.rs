@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .build_server(server)
         .generate_default_stubs(true)
+        .codec_path("crate::codec::SmallCodec")
         .compile_fds(descriptors)?;
     // A stale file of another feature set would be included silently.
     if !server {

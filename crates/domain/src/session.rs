@@ -93,6 +93,13 @@ pub struct SessionInfo {
     pub activity: Vec<(String, u32)>,
 }
 
+impl SessionInfo {
+    /// How many envelopes are accepted at least: the `SessionStart`, and what is counted.
+    pub fn accepted_at_least(&self) -> Ordinal {
+        1 + self.activity.iter().map(|(_, messages)| Ordinal::from(*messages)).sum::<Ordinal>()
+    }
+}
+
 /// A run's session: the facts it was bound with, and how far its stream is recorded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Session {
@@ -140,6 +147,29 @@ impl Session {
         self.expires_at = crate::time::from_unix_ms(info.expires_at_unix_ms);
         self.last_seen_at = Some(now);
         self.updated_at = now;
+    }
+
+    /// Since when the session cannot be followed because the runtime does not answer; `None` while
+    /// it is followed, or waits for something else.
+    pub fn unreachable_since(&self) -> Option<Timestamp> {
+        self.disconnected_at.filter(|at| self.connected_at.is_none_or(|connected| connected < *at))
+    }
+
+    /// Notes that the runtime does not answer; `false` when that was noted before.
+    pub fn disconnect(&mut self, now: Timestamp) -> bool {
+        if self.unreachable_since().is_some() {
+            return false;
+        }
+        let least = self.connected_at.map(|at| at + chrono::TimeDelta::milliseconds(1));
+        self.disconnected_at = Some(least.map_or(now, |least| least.max(now)));
+        true
+    }
+
+    /// Notes that the session is followed; `false` when it was all along.
+    pub fn connect(&mut self, now: Timestamp) -> bool {
+        let returned = self.unreachable_since();
+        self.connected_at = Some(returned.map_or(now, |since| since.max(now)));
+        returned.is_some()
     }
 
     /// Whether `info` tells of the history that this session was bound to.

@@ -144,6 +144,7 @@ async fn ask_database(store: &storage::Store) -> storage::Result<bool> {
 pub(crate) async fn metrics(context: Context) -> HttpResponse {
     let text = context.metrics.as_ref().map(|handle| {
         crate::process::record();
+        context.engine.record_figures();
         handle.run_upkeep();
         handle.render()
     });

@@ -9,6 +9,7 @@ mod admin;
 mod body;
 mod context;
 mod deletion;
+mod diagnosis;
 mod edge;
 mod error;
 mod events;

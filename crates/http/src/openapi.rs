@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, error, events, health, launch, lifecycle, removed, replay, runs, runtime,
-    stream, tickets,
+    admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
+    runtime, stream, tickets,
 };
 
 /// The document.
@@ -39,6 +39,7 @@ use crate::{
         stream::replay::stream,
         replay::state,
         runs::metrics,
+        diagnosis::diagnosis,
         runs::artifacts,
         runs::rebuild,
         removed::messages,

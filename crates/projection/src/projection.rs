@@ -108,6 +108,12 @@ impl Projection {
         self.version
     }
 
+    /// Who voted what on a proposal.
+    pub fn votes(&self, proposal_id: &str) -> impl Iterator<Item = (&str, Vote)> {
+        let votes = self.memory.votes.get(proposal_id).into_iter().flatten();
+        votes.map(|(who, vote)| (who.as_str(), *vote))
+    }
+
     /// The ids to start a [`control_plane_domain::normalize::Normalizer`] with.
     pub fn known_participants(&self) -> Vec<String> {
         self.participants.iter().map(|participant| participant.participant_id.clone()).collect()

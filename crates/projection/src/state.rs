@@ -4,7 +4,7 @@
 //! for the question is left aside, and the answer is the same, only later.
 
 use control_plane_domain::{CanonicalEvent, RunId, Seq};
-use control_plane_storage::model::LogEntry;
+use control_plane_storage::model::{LogEntry, ProjectionRow};
 use control_plane_storage::{Entity, Error, Result, Store};
 
 use crate::projection::Projection;
@@ -36,6 +36,27 @@ pub async fn load(store: &Store, run_id: RunId) -> Result<Projection> {
         None => Projection::empty(run_id),
     };
     fold_tail(store, state, Seq::MAX, Keep::Nothing).await
+}
+
+/// The state that a snapshot and all events after it give, for callers who have read both; `None`
+/// when another version took the snapshot.
+///
+/// # Errors
+/// [`Error::Corrupt`] when an event is not one that we wrote.
+pub fn fold(
+    run_id: RunId,
+    snapshot: Option<ProjectionRow>,
+    tail: &[LogEntry],
+) -> Result<Option<Projection>> {
+    let mut state = match snapshot.map(Projection::from_row) {
+        Some(Some(state)) => state,
+        Some(None) => return Ok(None),
+        None => Projection::empty(run_id),
+    };
+    for entry in tail {
+        state.apply(&event(entry)?);
+    }
+    Ok(Some(state))
 }
 
 /// The state of a run as it was after event `seq`; of one that has fewer, the state now.

@@ -4,6 +4,7 @@
 //! from writing by its epoch, and a run that no share has room for is taken by anybody.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use control_plane_storage::{Census, Error, Knock};
@@ -114,6 +115,9 @@ async fn look(context: &Arc<Context>, looks: &mut Looks) -> Result<(), Error> {
 
 async fn attach(context: &Arc<Context>, census: &Census, at_most: usize) -> Result<(), Error> {
     let leases = context.store.runs_take(census, at_most).await?;
+    let when = if context.claimed.swap(true, Ordering::Relaxed) { "running" } else { "start" };
+    let taken = u64::try_from(leases.len()).unwrap_or(u64::MAX);
+    metrics::counter!("macp_takeovers_total", "when" => when).increment(taken);
     if !leases.is_empty() {
         tracing::info!(recovery.runs = leases.len(), "Attaching {} runs again", leases.len());
     }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use control_plane_domain::Clock;
 use control_plane_storage::Store;
 use control_plane_storage::model::{Append, Appended};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::lag::{Lag, Load};
 
 /// Most rows in one transaction: above it a commit only gets longer, not cheaper per row.
 const MAX_ROWS: usize = 8_000;
@@ -19,41 +22,72 @@ const WRITERS: usize = 2;
 
 struct Job {
     batch: Append,
-    done: oneshot::Sender<Appended>,
+    done: Waiting,
+}
+
+/// Who waits for a batch, and since when what is in it does.
+struct Waiting {
+    answer: oneshot::Sender<Appended>,
+    load: Load,
+}
+
+/// What the writers share.
+#[derive(Clone)]
+struct Desk {
+    store: Store,
+    lag: Arc<Lag>,
+    clock: Arc<dyn Clock>,
 }
 
 /// A handle on the writer tasks.
 #[derive(Clone)]
-pub(crate) struct Committer(mpsc::Sender<Job>);
+pub(crate) struct Committer {
+    jobs: mpsc::Sender<Job>,
+    lag: Arc<Lag>,
+}
 
 impl Committer {
     /// Starts the writer tasks. They end when `drained` says that nobody will hand over more.
-    pub(crate) fn start(store: &Store, tasks: &TaskTracker, drained: &CancellationToken) -> Self {
-        let (sender, receiver) = mpsc::channel(MAX_RUNS);
+    pub(crate) fn start(
+        store: &Store,
+        clock: &Arc<dyn Clock>,
+        tasks: &TaskTracker,
+        drained: &CancellationToken,
+    ) -> Self {
+        let (jobs, receiver) = mpsc::channel(MAX_RUNS);
         let receiver = Arc::new(Mutex::new(receiver));
+        let lag = Arc::<Lag>::default();
         for _ in 0..WRITERS {
-            tasks.spawn(write(store.clone(), Arc::clone(&receiver), drained.clone()));
+            let (lag, clock) = (Arc::clone(&lag), Arc::clone(clock));
+            let desk = Desk { store: store.clone(), lag, clock };
+            tasks.spawn(write(desk, Arc::clone(&receiver), drained.clone()));
         }
-        Self(sender)
+        Self { jobs, lag }
+    }
+
+    /// How far behind commits are.
+    pub(crate) fn lag(&self) -> &Lag {
+        &self.lag
     }
 
     /// Hands over a batch; the answer tells how it ended. A dropped answer means that the writers
     /// are gone, and nobody knows.
     pub(crate) fn commit(&self, batch: Append) -> oneshot::Receiver<Appended> {
-        let (done, answer) = oneshot::channel();
-        match self.0.try_send(Job { batch, done }) {
+        let (sender, answer) = oneshot::channel();
+        let done = Waiting { answer: sender, load: self.lag.begins(&batch) };
+        match self.jobs.try_send(Job { batch, done }) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
             // A run has one batch under way at most, so this wait is bounded by the writers.
             Err(mpsc::error::TrySendError::Full(job)) => {
-                let sender = self.0.clone();
-                tokio::spawn(async move { sender.send(job).await });
+                let jobs = self.jobs.clone();
+                tokio::spawn(async move { jobs.send(job).await });
             }
         }
         answer
     }
 }
 
-async fn write(store: Store, jobs: Arc<Mutex<mpsc::Receiver<Job>>>, drained: CancellationToken) {
+async fn write(desk: Desk, jobs: Arc<Mutex<mpsc::Receiver<Job>>>, drained: CancellationToken) {
     loop {
         let (batches, waiting) = {
             let mut jobs = jobs.lock().await;
@@ -67,21 +101,20 @@ async fn write(store: Store, jobs: Arc<Mutex<mpsc::Receiver<Job>>>, drained: Can
         };
         let began = std::time::Instant::now();
         let rows: usize = batches.iter().map(|batch| batch.raw.len() + batch.entries.len()).sum();
-        let outcomes = store.append(batches).await;
+        let outcomes = desk.store.append(batches).await;
         metrics::histogram!("macp_commit_duration_seconds").record(began.elapsed().as_secs_f64());
         metrics::histogram!("macp_commit_rows")
             .record(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
-        for (done, outcome) in waiting.into_iter().zip(outcomes) {
+        let now = desk.clock.now();
+        for (Waiting { answer, load }, outcome) in waiting.into_iter().zip(outcomes) {
+            desk.lag.ended(load, &outcome, now);
             // A task that is gone has no use for the answer.
-            let _ = done.send(outcome);
+            let _ = answer.send(outcome);
         }
     }
 }
 
-fn gather(
-    first: Job,
-    jobs: &mut mpsc::Receiver<Job>,
-) -> (Vec<Append>, Vec<oneshot::Sender<Appended>>) {
+fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Append>, Vec<Waiting>) {
     let (mut rows, mut bytes) = (0, 0);
     let mut batches = Vec::new();
     let mut waiting = Vec::new();

@@ -1,6 +1,7 @@
 //! The engine: launches runs, recovers them, and supervises the task of each.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::discover::{self, Discovery};
 use crate::drift::{self, Drift};
 use crate::launch::{self, LaunchError, Launched};
 use crate::listeners::{Listener, Listeners};
+use crate::loader::Loader;
 use crate::modes::ModeCheck;
 use crate::run::{self, Origin};
 use crate::signals::Ear;
@@ -41,6 +43,7 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) stop: CancellationToken,
     pub(crate) committer: Committer,
+    pub(crate) loader: Loader,
     pub(crate) backoff: Backoff,
     pub(crate) budget: Arc<Budget>,
     pub(crate) listeners: Arc<Listeners>,
@@ -55,6 +58,8 @@ pub(crate) struct Context {
     pub(crate) readers: Arc<Semaphore>,
     /// The engine stops, and no run has a task any more.
     pub(crate) drained: CancellationToken,
+    /// Whether runs without an owner were looked for already.
+    pub(crate) claimed: AtomicBool,
     /// The runs that have a task here.
     following: Mutex<HashMap<RunId, Followed>>,
 }
@@ -87,7 +92,8 @@ impl Engine {
     ) -> Self {
         let drained = CancellationToken::new();
         let context = Arc::new(Context {
-            committer: Committer::start(&store, &tasks, &drained),
+            committer: Committer::start(&store, &clock, &tasks, &drained),
+            loader: Loader::start(&store, &tasks, &stop),
             backoff: Backoff::new(config.backoff_base, config.backoff_max),
             budget: Arc::default(),
             listeners: Arc::default(),
@@ -95,6 +101,7 @@ impl Engine {
             ear: Ear::default(),
             discovery: Discovery::default(),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
+            claimed: AtomicBool::new(false),
             following: Mutex::default(),
             look: Notify::new(),
             store,
@@ -133,6 +140,15 @@ impl Engine {
     /// The runtime that is observed.
     pub fn runtime(&self) -> &Arc<dyn Runtime> {
         &self.0.runtime
+    }
+
+    /// Sets the figures that are looked up rather than counted: how far the run that is furthest
+    /// behind is behind.
+    pub fn record_figures(&self) {
+        let behind = u32::try_from(self.0.listeners.furthest_behind()).unwrap_or(u32::MAX);
+        metrics::gauge!("macp_lag_ordinals").set(behind);
+        let now = self.0.clock.now();
+        metrics::gauge!("macp_lag_seconds").set(self.0.committer.lag().longest(now));
     }
 
     /// How many runs are followed here.
@@ -336,6 +352,7 @@ impl Context {
                 place.tasks -= 1;
                 if place.tasks == 0 {
                     following.remove(&id);
+                    self.committer.lag().forget(id);
                 }
             }
             gauge(following.len());

@@ -5,11 +5,11 @@
 //! the ledger is dropped and loaded again.
 
 mod adopt;
-mod load;
+pub(crate) mod load;
 mod seen;
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
@@ -24,6 +24,7 @@ use control_plane_domain::{
 };
 
 use control_plane_projection::{PriceTable, Projection};
+use control_plane_storage::Recorded;
 use control_plane_storage::model::{
     Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope, SnapshotRow,
 };
@@ -33,6 +34,8 @@ use uuid::Uuid;
 
 use crate::budget::{Budget, Share};
 
+/// The type of the message that resolves a session.
+const COMMITMENT: &str = "Commitment";
 /// A batch of fewer envelopes than this is a quiet moment.
 const QUIET_ENVELOPES: usize = 64;
 /// Events between snapshots while a run goes along quietly, and at most.
@@ -40,6 +43,9 @@ const SNAPSHOT_EVENTS: Seq = 256;
 const SNAPSHOT_EVENTS_MAX: Seq = 4096;
 /// Most bytes of payloads and events in a batch, but for its last envelope.
 const MAX_PENDING_BYTES: usize = 8 * 1024 * 1024;
+
+/// What models cost, once for all runs.
+static PRICES: LazyLock<PriceTable> = LazyLock::new(PriceTable::default);
 
 /// See the module.
 pub(crate) struct Ledger {
@@ -50,7 +56,6 @@ pub(crate) struct Ledger {
     projection: Projection,
     metrics: RunMetrics,
     normalizer: Normalizer,
-    prices: PriceTable,
     seen: Seen,
     /// Inbox items carried out by this ledger that may still be there.
     done_items: HashSet<i64>,
@@ -87,8 +92,8 @@ pub(crate) struct Parts {
     pub(crate) chain: ChainHash,
     pub(crate) projection: Projection,
     pub(crate) metrics: RunMetrics,
-    /// Those recorded last, oldest first.
-    pub(crate) last_message_ids: Vec<String>,
+    /// The envelopes recorded last, oldest first.
+    pub(crate) recorded: Vec<Recorded>,
     /// Whether the last envelope recorded is a Commitment.
     pub(crate) commitment_last: bool,
     /// The version of the snapshot that is stored.
@@ -99,11 +104,9 @@ impl Ledger {
     /// A ledger without anything to commit.
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { lease, run, session, chain, projection, metrics, .. } = parts;
-        let last_is_known = session.last_message_id.is_some();
         Self {
-            seen: Seen::new(&parts.last_message_ids, session.cursor, last_is_known),
+            seen: Seen::new(&parts.recorded, session.cursor),
             normalizer: Normalizer::new(projection.known_participants(), session.last_event_ts),
-            prices: PriceTable::default(),
             done_items: HashSet::new(),
             artifacts: HashSet::new(),
             base: run.last_seq,
@@ -145,6 +148,11 @@ impl Ledger {
     pub(crate) fn has_room(&self, envelopes: usize) -> bool {
         let Pending { raw, held, .. } = &self.pending;
         raw.len() < envelopes && held.bytes() < MAX_PENDING_BYTES && held.may_grow()
+    }
+
+    /// The rows of run and session have news that no event tells.
+    pub(crate) fn touch(&mut self) {
+        self.pending.touched = true;
     }
 
     /// Whether anything waits to be committed.
@@ -253,7 +261,7 @@ impl Ledger {
             self.pending.held.add(snapshot.state.len());
             self.pending.snapshots.push(snapshot);
         }
-        control_plane_projection::apply_metrics(&mut self.metrics, &event, &self.prices);
+        control_plane_projection::apply_metrics(&mut self.metrics, &event, &PRICES);
         let body = event.encode();
         self.chain = self.chain.then(&body);
         self.pending.held.add(body.len());
@@ -442,7 +450,7 @@ pub(crate) fn new_run(run: Run, session: Session) -> NewRun {
     run.last_seq = 1;
     let event = control::run_created(&run, &session.mode_name).into_event(id, 1, now);
     let mut metrics = RunMetrics::empty(id);
-    control_plane_projection::apply_metrics(&mut metrics, &event, &PriceTable::default());
+    control_plane_projection::apply_metrics(&mut metrics, &event, &PRICES);
     let body = event.encode();
     let entry = LogEntry {
         run_id: id,
@@ -459,5 +467,5 @@ pub(crate) fn new_run(run: Run, session: Session) -> NewRun {
 }
 
 fn is_commitment(envelope: &Envelope) -> bool {
-    envelope.message_type == "Commitment"
+    envelope.message_type == COMMITMENT
 }

@@ -5,9 +5,10 @@
 //! is told to look for itself instead.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use control_plane_domain::{RunId, SessionId, SessionState};
+use control_plane_domain::{Ordinal, RunId, SessionId, SessionState};
 use tokio::sync::Notify;
 
 /// Most hints that wait for one run.
@@ -38,6 +39,10 @@ struct Mailbox {
     news: Notify,
     asked: Notify,
     recalled: Notify,
+    /// How many envelopes the runtime has accepted in the session, as far as it told.
+    accepted: AtomicI64,
+    /// Up to which ordinal they are read.
+    read: AtomicI64,
 }
 
 impl Listeners {
@@ -77,6 +82,20 @@ impl Listeners {
         lock(&self.0).contains_key(session)
     }
 
+    /// The runtime says that it has accepted at least so many envelopes in `session`.
+    pub(crate) fn accepted(&self, session: &SessionId, at_least: Ordinal) {
+        if let Some(places) = lock(&self.0).get(session) {
+            places.iter().for_each(|(_, mailbox)| mailbox.accepted(at_least));
+        }
+    }
+
+    /// How many envelopes the run is behind that is furthest behind its session.
+    pub(crate) fn furthest_behind(&self) -> Ordinal {
+        let lock = lock(&self.0);
+        let behind = lock.values().flatten().map(|(_, mailbox)| mailbox.behind());
+        behind.max().unwrap_or_default()
+    }
+
     /// Whether nobody listens.
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.0).is_empty()
@@ -84,6 +103,14 @@ impl Listeners {
 }
 
 impl Mailbox {
+    fn accepted(&self, at_least: Ordinal) {
+        self.accepted.fetch_max(at_least, Relaxed);
+    }
+
+    fn behind(&self) -> Ordinal {
+        (self.accepted.load(Relaxed) - self.read.load(Relaxed)).max(0)
+    }
+
     fn tell(&self, hint: Hint) {
         let mut hints = lock(&self.hints);
         if hints.len() >= MAX_HINTS {
@@ -114,6 +141,16 @@ impl Listener {
                 None => self.mailbox.news.notified().await,
             }
         }
+    }
+
+    /// The runtime says that it has accepted at least so many envelopes.
+    pub(crate) fn accepted(&self, at_least: Ordinal) {
+        self.mailbox.accepted(at_least);
+    }
+
+    /// The session is read up to here.
+    pub(crate) fn has_read(&self, cursor: Ordinal) {
+        self.mailbox.read.store(cursor, Relaxed);
     }
 
     /// Waits until something may be in the inbox. Dropping the future loses nothing.
@@ -182,6 +219,26 @@ mod tests {
         }
         assert_eq!(heard.first(), Some(&Hint::Look));
         assert!(heard.len() <= MAX_HINTS);
+    }
+
+    #[tokio::test]
+    async fn the_run_that_is_furthest_behind_its_session_is_known() {
+        let listeners = Arc::new(Listeners::default());
+        let sessions = [SessionId::random(), SessionId::random()];
+        let [near, far] =
+            sessions.each_ref().map(|one| listeners.listen(one.clone(), RunId::random()));
+        near.has_read(9);
+        far.has_read(3);
+
+        listeners.accepted(&sessions[0], 10);
+        listeners.accepted(&sessions[1], 7);
+        assert_eq!(listeners.furthest_behind(), 4);
+        // An older answer that comes late takes nothing back.
+        far.accepted(5);
+        far.has_read(7);
+        assert_eq!(listeners.furthest_behind(), 1);
+        drop(near);
+        assert_eq!(listeners.furthest_behind(), 0);
     }
 
     #[tokio::test]

@@ -72,8 +72,9 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
     loop {
         let began = Instant::now();
         let exit = match load(&context, lease).await {
-            Ok(ledger) => {
+            Ok((ledger, asked)) => {
                 let mut task = Task::new(&context, ledger, origin);
+                task.asked = asked;
                 let ended = Box::pin(task.run()).await;
                 origin = task.origin;
                 match ended {
@@ -107,19 +108,24 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
     }
 }
 
-async fn load(context: &Context, lease: Lease) -> Result<Ledger, Exit> {
-    // It is never closed.
-    let _turn = context.readers.acquire().await;
-    let loaded = Ledger::load(&context.store, lease).await;
-    loaded.map(|ledger| ledger.within(&context.budget)).map_err(|fault| {
-        if matches!(fault, Error::NotFound { .. }) {
-            Exit::Fenced
-        } else if fault.is_transient() {
-            Exit::Reload(fault.to_string())
-        } else {
-            Exit::Parked(fault.to_string())
-        }
-    })
+/// The run as it is in the database, and whether something is in its inbox.
+async fn load(context: &Context, lease: Lease) -> Result<(Ledger, bool), Exit> {
+    let loaded = context.loader.load(lease).await.ok_or(Exit::Stopped)?.map_err(unread)?;
+    let asked = loaded.asked;
+    let ledger = Ledger::of(&context.store, lease, loaded).await.map_err(unread)?;
+    // What was read before is read again, or is in the database.
+    context.committer.lag().forget(lease.run_id);
+    Ok((ledger.within(&context.budget), asked))
+}
+
+fn unread(fault: Error) -> Exit {
+    if matches!(fault, Error::NotFound { .. }) {
+        Exit::Fenced
+    } else if fault.is_transient() {
+        Exit::Reload(fault.to_string())
+    } else {
+        Exit::Parked(fault.to_string())
+    }
 }
 
 /// Gives a run up until the next start, and says why.
@@ -192,6 +198,8 @@ struct Task<'a> {
     ledger: Ledger,
     origin: Origin,
     listener: Arc<Listener>,
+    /// Whether something was in the inbox when the run was read.
+    asked: bool,
     /// Whether the log says already that the stream is down.
     outage: bool,
     /// Failures to attach in a row.
@@ -207,11 +215,13 @@ struct Task<'a> {
 impl<'a> Task<'a> {
     fn new(context: &'a Context, ledger: Ledger, origin: Origin) -> Self {
         let listener = context.listen(&ledger.session.session_id, ledger.run.id);
+        listener.has_read(ledger.session.cursor);
         Self {
             context,
             ledger,
             origin,
             listener: Arc::new(listener),
+            asked: false,
             outage: false,
             failures: 0,
             counted_at: Instant::now(),
@@ -225,7 +235,10 @@ impl<'a> Task<'a> {
     }
 
     async fn run(&mut self) -> Result<(), Exit> {
-        self.take_inbox().await?;
+        // What comes in from here on is told to the listener.
+        if self.asked {
+            self.take_inbox().await?;
+        }
         if self.ledger.run.state.is_terminal() {
             return self.commit().await;
         }
@@ -285,8 +298,9 @@ impl<'a> Task<'a> {
         let detail = detail(fault);
         if self.ledger.session.cursor > 0 || self.ledger.run.state == RunState::Running {
             self.note_outage(&detail);
-            self.commit().await?;
         }
+        self.note_disconnected();
+        self.commit().await?;
         tracing::debug!(run.id = %self.ledger.run.id, fault = detail, "Waiting for the runtime");
         self.pause_after(began, fault).await
     }
@@ -328,8 +342,23 @@ impl<'a> Task<'a> {
             Some(detail),
             now,
         );
-        self.ledger.session.disconnected_at = Some(now);
         self.ledger.event(draft, now);
+    }
+
+    /// The session's row tells since when it cannot be followed: other instances see no more.
+    fn note_disconnected(&mut self) {
+        let now = self.now();
+        if self.ledger.session.disconnect(now) {
+            self.ledger.touch();
+        }
+    }
+
+    /// The runtime has answered. What is missing to follow the session is not the runtime.
+    fn note_reached(&mut self) {
+        let session = &mut self.ledger.session;
+        if session.connected_at.is_none() && session.disconnected_at.take().is_some() {
+            self.ledger.touch();
+        }
     }
 }
 

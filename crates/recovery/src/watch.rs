@@ -126,6 +126,7 @@ async fn sweep_once(context: &Context) -> Result<(), RuntimeError> {
     for _ in 0..MAX_PAGES {
         let page = context.runtime.list_sessions(token.as_deref()).await?;
         for session in page.sessions {
+            context.listeners.accepted(&session.session_id, session.accepted_at_least());
             context.listeners.tell(&session.session_id, Hint::Seen(session.state));
             found(context, session);
         }

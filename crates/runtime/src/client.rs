@@ -19,9 +19,10 @@ use control_plane_domain::runtime::{
 use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{Envelope, Ordinal, SessionId, SessionState};
 use futures_core::stream::BoxStream;
+use futures_util::future::{FutureExt, ready};
+use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use crate::authorized::{Again, Authorized, Credentials};
@@ -125,13 +126,8 @@ impl Client {
         Stub::new(channel).max_decoding_message_size(MAX_FRAME_BYTES)
     }
 
-    fn hold(
-        &self,
-        method: &'static str,
-        slot: Slot,
-        frames: Option<mpsc::Sender<proto::StreamSessionRequest>>,
-    ) -> Hold {
-        Hold { frames, slot, address: self.address.clone(), method }
+    fn hold(&self, method: &'static str, slot: Slot, open: Option<oneshot::Sender<()>>) -> Hold {
+        Hold { open, slot, address: self.address.clone(), method }
     }
 }
 
@@ -242,17 +238,19 @@ impl Runtime for Client {
         const METHOD: &str = "StreamSession";
         let slot = self.streams.acquire();
         let mut stub = self.stream_stub(&slot);
-        let (frames, sending) = mpsc::channel(1);
-        // The channel is new and has room for this, its only frame.
-        drop(frames.try_send(proto::StreamSessionRequest {
+        let frame = proto::StreamSessionRequest {
             envelope: None,
             subscribe_session_id: id.as_str().to_owned(),
             after_sequence: u64::try_from(after).unwrap_or_default(),
-        }));
-        let request = Request::new(ReceiverStream::new(sending));
+        };
+        // One frame, and then nothing until the stream is dropped. (A channel would keep room for
+        // 32 frames.)
+        let (open, closed) = oneshot::channel();
+        let until_closed = closed.into_stream().filter_map(|_closed| ready(None));
+        let request = Request::new(stream::iter([frame]).chain(until_closed));
         let streaming = self.open(METHOD, &slot, stub.stream_session(request)).await?;
         let id = id.clone();
-        Ok(adapt(streaming, self.hold(METHOD, slot, Some(frames)), move |wire| {
+        Ok(adapt(streaming, self.hold(METHOD, slot, Some(open)), move |wire| {
             match wire.response? {
                 Frame::Error(frame) => Some(Err(error::from_frame(&frame))),
                 Frame::Envelope(envelope) => {

@@ -9,6 +9,7 @@ pub mod proto;
 mod authorized;
 mod breaker;
 mod client;
+mod codec;
 mod config;
 mod convert;
 mod error;

@@ -8,18 +8,17 @@ use control_plane_domain::runtime::RuntimeError;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use futures_util::stream::unfold;
-use tokio::sync::mpsc;
+use tokio::sync::oneshot;
 use tonic::Streaming;
 
 use crate::error;
 use crate::pool::Slot;
-use crate::proto::StreamSessionRequest;
 
 /// What an open stream keeps alive.
 pub(crate) struct Hold {
     /// The sending side; `None` where the call has none.
     #[expect(dead_code, reason = "held, so that the sending side stays open")]
-    pub(crate) frames: Option<mpsc::Sender<StreamSessionRequest>>,
+    pub(crate) open: Option<oneshot::Sender<()>>,
     #[expect(dead_code, reason = "held, so that it is given back with the stream")]
     pub(crate) slot: Slot,
     pub(crate) address: String,

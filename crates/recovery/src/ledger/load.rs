@@ -1,35 +1,45 @@
 //! A ledger from what is in the database.
 
 use control_plane_domain::metrics::RunMetrics;
+use control_plane_domain::{Ordinal, Seq};
 use control_plane_projection::state;
 use control_plane_storage::model::Lease;
-use control_plane_storage::{Entity, Error, Store};
+use control_plane_storage::{Error, LoadedRun, Store};
 
 use super::seen::REMEMBERED;
-use super::{Ledger, Parts, is_commitment};
+use super::{COMMITMENT, Ledger, Parts};
+
+/// How many of the last envelopes a ledger wants to know.
+pub(crate) const RECORDED: Ordinal = REMEMBERED as Ordinal;
+/// The longest tail of a log that is read together with those of other runs; one snapshot to the
+/// next, in a run that goes along quietly.
+pub(crate) const TAIL: Seq = 512;
 
 impl Ledger {
-    /// Loads a run as it is in the database.
-    pub(crate) async fn load(store: &Store, lease: Lease) -> Result<Self, Error> {
+    /// A run as it was read from the database.
+    pub(crate) async fn of(store: &Store, lease: Lease, loaded: LoadedRun) -> Result<Self, Error> {
+        let LoadedRun { run, session, chain, snapshot, tail, metrics, recorded, asked: _ } = loaded;
         let id = lease.run_id;
-        // In this order: a run that was deleted is not one without a session.
-        let session = store.session_get(id).await?;
-        let run = store.run_get(id).await?;
-        let session = session.ok_or_else(|| Error::Corrupt {
-            entity: Entity::Session,
-            id: id.to_string(),
-            column: "run_id",
-        })?;
-        let last = store.list_raw_by_run(id, session.cursor - 1, 1).await?;
-        let remembered = i64::try_from(REMEMBERED).unwrap_or(i64::MAX);
+        let snapshot_at = snapshot.as_ref().map_or(0, |row| row.version);
+        let folded = match &tail {
+            Some(tail) => state::fold(id, snapshot, tail)?,
+            None => None,
+        };
+        let projection = match folded {
+            Some(projection) => projection,
+            None => state::load(store, id).await?,
+        };
+        let is_last = |ordinal| ordinal == session.cursor;
         Ok(Self::new(Parts {
             lease,
-            chain: store.run_head(id).await?.hash,
-            projection: state::load(store, id).await?,
-            metrics: store.metrics_get(id).await?.unwrap_or_else(|| RunMetrics::empty(id)),
-            last_message_ids: store.last_message_ids(id, remembered).await?,
-            commitment_last: last.first().is_some_and(|raw| is_commitment(&raw.envelope)),
-            snapshot_at: store.projection_get(id).await?.map_or(0, |row| row.version),
+            chain,
+            projection,
+            metrics: metrics.unwrap_or_else(|| RunMetrics::empty(id)),
+            commitment_last: recorded
+                .last()
+                .is_some_and(|last| is_last(last.ordinal) && last.message_type == COMMITMENT),
+            recorded,
+            snapshot_at,
             run,
             session,
         }))

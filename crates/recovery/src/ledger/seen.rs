@@ -2,49 +2,53 @@
 //!
 //! Ids are kept as keyed 128-bit hashes, so that no sender decides how much memory they take.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 
 use control_plane_domain::Ordinal;
+use control_plane_storage::Recorded;
 
-/// How many ids are remembered to recognize what is delivered again.
-pub(super) const REMEMBERED: usize = 1024;
+/// How many ids are remembered to recognize what is delivered again. They are few enough to be
+/// looked through one by one, and every quiet run keeps them.
+pub(super) const REMEMBERED: usize = 256;
 
 type Key = (u64, u64);
 
 /// See the module.
 pub(super) struct Seen {
     hashers: [RandomState; 2],
-    order: VecDeque<Key>,
-    places: HashMap<Key, Ordinal>,
+    /// Oldest first.
+    recent: VecDeque<(Key, Ordinal)>,
     /// From here on every ordinal recorded is remembered.
     complete_from: Ordinal,
 }
 
 impl Seen {
-    /// The ids of the last envelopes recorded, oldest first, of which the last one stands at
-    /// `cursor`, when nothing is missing there.
-    ///
-    /// Where there is a gap further back, the ids before it are given too high a place. Nothing
-    /// asks for those: a subscription never starts more than one envelope before the cursor.
-    pub(super) fn new(ids: &[String], cursor: Ordinal, last_is_known: bool) -> Self {
+    /// The envelopes recorded last, oldest first, of a log whose last ordinal is `cursor`.
+    pub(super) fn new(recorded: &[Recorded], cursor: Ordinal) -> Self {
         let mut seen = Self {
             hashers: [RandomState::new(), RandomState::new()],
-            order: VecDeque::new(),
-            places: HashMap::new(),
-            complete_from: if last_is_known { cursor } else { cursor + 1 },
+            recent: VecDeque::with_capacity(recorded.len()),
+            complete_from: cursor + 1,
         };
-        let count = Ordinal::try_from(ids.len()).unwrap_or(Ordinal::MAX);
-        for (id, at) in ids.iter().zip(cursor.saturating_sub(count) + 1..) {
-            seen.remember(id, at);
+        for envelope in recorded {
+            seen.remember(&envelope.message_id, envelope.ordinal);
+        }
+        // Back to where the first one is missing.
+        for envelope in recorded.iter().rev() {
+            if envelope.ordinal + 1 != seen.complete_from {
+                break;
+            }
+            seen.complete_from = envelope.ordinal;
         }
         seen
     }
 
     /// Where this id stands, when it was recorded lately.
     pub(super) fn place(&self, id: &str) -> Option<Ordinal> {
-        self.places.get(&self.key(id)).copied()
+        let wanted = self.key(id);
+        self.recent.iter().rev().find(|(key, _)| *key == wanted).map(|(_, at)| *at)
     }
 
     /// Whether an id that has no [`Seen::place`] cannot stand at `ordinal`.
@@ -53,16 +57,12 @@ impl Seen {
     }
 
     pub(super) fn remember(&mut self, id: &str, at: Ordinal) {
-        let key = self.key(id);
-        if self.places.insert(key, at).is_none() {
-            self.order.push_back(key);
+        if self.recent.len() >= REMEMBERED
+            && let Some((_, oldest)) = self.recent.pop_front()
+        {
+            self.complete_from = self.complete_from.max(oldest + 1);
         }
-        while self.order.len() > REMEMBERED {
-            if let Some(at) = self.order.pop_front().and_then(|oldest| self.places.remove(&oldest))
-            {
-                self.complete_from = self.complete_from.max(at + 1);
-            }
-        }
+        self.recent.push_back((self.key(id), at));
     }
 
     /// Nothing is known of the ordinals up to `to`.
@@ -73,5 +73,49 @@ impl Seen {
     fn key(&self, id: &str) -> Key {
         let [first, second] = &self.hashers;
         (first.hash_one(id), second.hash_one(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(ordinals: impl IntoIterator<Item = Ordinal>) -> Vec<Recorded> {
+        let one = |ordinal: Ordinal| Recorded {
+            ordinal,
+            message_id: format!("m{ordinal}"),
+            message_type: "Vote".to_owned(),
+        };
+        ordinals.into_iter().map(one).collect()
+    }
+
+    #[test]
+    fn behind_a_gap_ids_keep_their_places_and_the_gap_is_not_known() {
+        let seen = Seen::new(&recorded([1, 2, 6, 7]), 7);
+
+        assert_eq!(seen.place("m2"), Some(2));
+        assert_eq!(seen.place("m7"), Some(7));
+        let known: Vec<bool> = (4..=8).map(|ordinal| seen.knows_all_at(ordinal)).collect();
+        assert_eq!(known, [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn a_log_that_ends_with_a_gap_knows_nothing_at_its_end() {
+        let seen = Seen::new(&recorded([1, 2]), 5);
+        assert!(!seen.knows_all_at(5));
+        assert!(seen.knows_all_at(6));
+    }
+
+    #[test]
+    fn only_the_last_ones_are_remembered() {
+        let mut seen = Seen::new(&[], 0);
+        let last = Ordinal::try_from(REMEMBERED).unwrap() + 3;
+        for ordinal in 1..=last {
+            seen.remember(&format!("m{ordinal}"), ordinal);
+        }
+
+        assert_eq!((seen.place("m3"), seen.place("m4")), (None, Some(4)));
+        assert!(!seen.knows_all_at(3));
+        assert!(seen.knows_all_at(4));
     }
 }

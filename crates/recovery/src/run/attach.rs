@@ -42,14 +42,22 @@ impl Task<'_> {
             let began = Instant::now();
             let info = match self.find().await? {
                 Look::Session(info) => *info,
-                Look::Missing => return self.gone().await,
-                Look::Refused(code, message) => return self.fail(code, message).await,
+                Look::Missing => {
+                    count("gone");
+                    return self.gone().await;
+                }
+                Look::Refused(code, message) => {
+                    count("refused");
+                    return self.fail(code, message).await;
+                }
             };
             if !self.ledger.session.is_same_history(&info) {
                 return self.diverge("the session's start or initiator is another one").await;
             }
             self.bind(&info).await?;
-            match self.open(info.state).await? {
+            let opened = self.open(info.state).await?;
+            self.count_attach(&opened);
+            match opened {
                 Opened::Source { source, shown } => {
                     misses = 0;
                     self.opened().await?;
@@ -202,8 +210,25 @@ impl Task<'_> {
             "Envelopes {from} to {to} of run {} cannot be read any more", self.ledger.run.id
         );
         metrics::counter!("macp_history_gaps_total").increment(1);
+        let missing = u64::try_from(to - from + 1).unwrap_or_default();
+        metrics::counter!("macp_history_gap_envelopes_total").increment(missing);
         self.ledger.gap(to, "HISTORY_UNAVAILABLE", now);
         self.commit().await
+    }
+
+    /// Counts how an attempt to attach ended.
+    fn count_attach(&self, opened: &Opened) {
+        count(match opened {
+            Opened::Source { .. } if self.ledger.run.state == RunState::BindingSession => "opened",
+            Opened::Source { .. } if self.origin == Origin::Recovered => "recovered",
+            Opened::Source { .. } => "reopened",
+            Opened::Complete => "complete",
+            Opened::Compacted => "compacted",
+            Opened::Failed(_) => "failed",
+            Opened::Refused(_) => "refused",
+            Opened::Missing => "missing",
+            Opened::Diverged => "diverged",
+        });
     }
 
     /// The stream is open: the run is running, and the log says how it came to that.
@@ -229,8 +254,11 @@ impl Task<'_> {
             }
         }
         self.origin = Origin::Launched;
-        self.ledger.session.connected_at = Some(now);
-        if first || recovered {
+        let returned = self.ledger.session.connect(now);
+        if returned {
+            self.ledger.touch();
+        }
+        if first || recovered || returned {
             self.commit().await?;
         }
         Ok(())
@@ -256,6 +284,10 @@ impl Task<'_> {
         let message = format!("another history stands under the session's id: {reason}");
         self.fail(FailureCode::SessionDiverged, message).await
     }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("macp_attaches_total", "outcome" => outcome).increment(1);
 }
 
 /// A stream that is gone, as a fault of the runtime.

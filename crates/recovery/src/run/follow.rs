@@ -117,6 +117,7 @@ impl Task<'_> {
                 let batch = self.ledger.take_batch();
                 beside.in_flight = Some(self.context.committer.commit(batch));
             }
+            self.listener.has_read(self.ledger.session.cursor);
             let quiet_at = beside.settling.as_ref().map_or(idle_at, |over| over.deadline);
             match self.next(&mut main, beside, quiet_at).await {
                 Next::Stop => return Err(Exit::Stopped),

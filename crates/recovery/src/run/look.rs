@@ -39,11 +39,18 @@ impl Task<'_> {
             let (context, session) = (self.context, self.ledger.session.session_id.clone());
             let fault: RuntimeError =
                 match self.serving(context.runtime.get_session(&session)).await? {
-                    Ok(info) => return Ok(Look::Session(Box::new(info))),
+                    Ok(info) => {
+                        self.note_reached();
+                        self.listener.accepted(info.accepted_at_least());
+                        return Ok(Look::Session(Box::new(info)));
+                    }
                     Err(fault) => fault,
                 };
             match fault.kind {
-                RuntimeErrorKind::NotFound => return Ok(Look::Missing),
+                RuntimeErrorKind::NotFound => {
+                    self.note_reached();
+                    return Ok(Look::Missing);
+                }
                 RuntimeErrorKind::Forbidden => {
                     return Ok(Look::Refused(FailureCode::Forbidden, fault.message));
                 }
@@ -96,6 +103,7 @@ impl Task<'_> {
                     format!("the session did not start within {} ms", patience.as_millis());
                 return Ok(Look::Refused(FailureCode::RuntimeTimeout, message));
             }
+            self.commit().await?;
             let listener = std::sync::Arc::clone(&self.listener);
             let _any = self.serving(tokio::time::timeout_at(deadline, listener.next())).await?;
         }

@@ -82,11 +82,11 @@ impl Source {
         now: Timestamp,
     ) -> Taken {
         if self.last_message_id.as_deref() == Some(envelope.message_id.as_str()) {
-            return Taken::Redelivered;
+            return redelivered();
         }
         let cursor = ledger.session.cursor;
         let taken = match ledger.place(&envelope.message_id) {
-            Some(place) if place < self.next => return Taken::Redelivered,
+            Some(place) if place < self.next => return redelivered(),
             Some(place) if place == self.next => Taken::Known,
             Some(_later) => return Taken::Diverged,
             None if self.next > cursor => Taken::Recorded,
@@ -106,6 +106,11 @@ impl Source {
         }
         taken
     }
+}
+
+fn redelivered() -> Taken {
+    metrics::counter!("macp_redeliveries_total").increment(1);
+    Taken::Redelivered
 }
 
 const MODES: [&str; 6] = [

@@ -155,6 +155,16 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// Whether some process lives as `instance`. Nothing is locked to find out.
+    pub(crate) async fn is_held(&self, instance: i64) -> Result<bool> {
+        let mut conn = self.connection().await?;
+        let held = instances::held(&mut conn).await;
+        settle(conn, &held);
+        Ok(held?.contains(&instance))
+    }
+}
+
 impl Life {
     async fn answers(&mut self) -> bool {
         let asked = diesel::sql_query("SELECT 1").execute(&mut self.conn);

@@ -14,12 +14,16 @@ pub(crate) mod create;
 pub(crate) mod deletion;
 #[path = "../queries/derived.rs"]
 pub(crate) mod derived;
+#[path = "../queries/diagnosis.rs"]
+pub(crate) mod diagnosis;
 #[path = "../queries/discovery.rs"]
 pub(crate) mod discovery;
 #[path = "../queries/events.rs"]
 pub(crate) mod events;
 #[path = "../queries/feed.rs"]
 pub(crate) mod feed;
+#[path = "../queries/loading.rs"]
+pub(crate) mod loading;
 #[path = "../queries/ownership.rs"]
 pub(crate) mod ownership;
 #[path = "../queries/raw.rs"]

@@ -29,6 +29,11 @@ pub(super) struct EventRow {
 }
 
 impl EventRow {
+    /// Whose event it is.
+    pub(super) fn run(&self) -> RunId {
+        RunId(self.run_id.0)
+    }
+
     pub(super) fn new(entry: &LogEntry, position: Position) -> Self {
         let (subject_kind, subject_id) = entry.subject.clone().unzip();
         Self {

@@ -44,6 +44,7 @@ mod hints;
 mod inbox;
 mod interleavings;
 mod lists;
+mod loading;
 mod only_sqlite;
 mod ownership;
 mod poison;

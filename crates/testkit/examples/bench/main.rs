@@ -17,13 +17,14 @@ mod fanout;
 mod idle;
 mod ingest;
 mod latency;
+mod many;
 mod replay;
 mod streams;
 mod swarm;
 
 use fanout::Load;
 
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 12] = [
     "ingest",
     "latency",
     "rapid",
@@ -33,6 +34,9 @@ const SCENARIOS: [&str; 9] = [
     "idle_memory",
     "idle_streams",
     "replay_state",
+    "sessions",
+    "quiet_runs",
+    "reattach",
 ];
 
 /// How long a measurement may take.
@@ -79,6 +83,17 @@ async fn main() -> Result<()> {
             let (median, slowest) = replay::measure(kind, size).await?;
             report("replay_state_p50", median, "ms", kind);
             report("replay_state_max", slowest, "ms", kind);
+        }
+        if is_wanted("sessions") {
+            let (sessions, seconds) = many::heard(kind, size).await?;
+            report("sessions", sessions, "sessions", kind);
+            report("sessions_all_heard", seconds, "s", kind);
+        }
+        if is_wanted("quiet_runs") {
+            report("quiet_runs", many::quiet(kind, size).await?, "KiB/run", kind);
+        }
+        if is_wanted("reattach") {
+            report("reattach", many::reattach(kind, size).await?, "s", kind);
         }
         if is_wanted("idle_memory") {
             report("idle_memory", idle::measure(kind).await?, "MiB", kind);

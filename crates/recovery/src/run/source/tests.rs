@@ -6,6 +6,7 @@ use control_plane_domain::run::RunMode;
 use control_plane_domain::time::from_unix_ms;
 use control_plane_domain::{Run, RunId, RunState, Session, SessionId, SessionState};
 use control_plane_projection::Projection;
+use control_plane_storage::Recorded;
 use control_plane_storage::model::{Append, Lease};
 use proptest::prelude::*;
 use serde_json::Map;
@@ -77,7 +78,13 @@ fn ledger(cursor: Ordinal) -> Ledger {
         chain: ChainHash::EMPTY,
         projection: Projection::empty(id),
         metrics: RunMetrics::empty(id),
-        last_message_ids: (1..=cursor).map(message_id).collect(),
+        recorded: (1..=cursor)
+            .map(|ordinal| Recorded {
+                ordinal,
+                message_id: message_id(ordinal),
+                message_type: "Vote".to_owned(),
+            })
+            .collect(),
         commitment_last: false,
         snapshot_at: 0,
     })
