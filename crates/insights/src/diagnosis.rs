@@ -32,13 +32,15 @@ pub struct Facts {
 }
 
 /// A time in which nobody listened to the runtime's signals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SignalGap {
     #[serde(with = "time::millis")]
     pub from: Timestamp,
     /// Absent while it lasts.
     #[serde(with = "time::millis_option", skip_serializing_if = "Option::is_none")]
     pub to: Option<Timestamp>,
+    /// A word for why.
+    pub reason: String,
 }
 
 /// Where a run is.

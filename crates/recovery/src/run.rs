@@ -377,3 +377,6 @@ fn settled(outcome: Option<Appended>) -> Result<(), Exit> {
 fn detail(fault: &RuntimeError) -> String {
     fault.message.clone()
 }
+
+#[cfg(test)]
+mod tests;

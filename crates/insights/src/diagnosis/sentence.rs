@@ -143,9 +143,10 @@ fn notes(diagnosis: &Diagnosis) -> Vec<String> {
 
 fn signals(first: &SignalGap, count: usize) -> String {
     let from = time::format(first.from);
+    let reason = clause(&first.reason);
     let first = match first.to {
-        Some(to) => format!("between {from} and {}", time::format(to)),
-        None => format!("since {from}"),
+        Some(to) => format!("between {from} and {} ({reason})", time::format(to)),
+        None => format!("since {from} ({reason})"),
     };
     match count {
         1 => format!("signals may be missing {first}"),

@@ -373,12 +373,14 @@ fn a_cancelled_run_says_when() {
 fn what_is_missing_is_told_whatever_else_is_the_case() {
     let mut facts = facts(DECISION);
     let gap = |from, to, missing| Some(HistoryGap { from_ordinal: from, to_ordinal: to, missing });
-    facts.signal_gaps =
-        vec![SignalGap { from: at(2), to: Some(at(3)) }, SignalGap { from: at(4), to: None }];
+    facts.signal_gaps = vec![
+        SignalGap { from: at(2), to: Some(at(3)), reason: "lagged".to_owned() },
+        SignalGap { from: at(4), to: None, reason: "broken".to_owned() },
+    ];
     facts.state.run.history_gap = gap(4, 4, 1);
     let waiting = "Waiting for the session to be started since 2025-11-22T08:26:41.000Z (4 s)";
     let signals = "signals may be missing between 2025-11-22T08:26:42.000Z and \
-                   2025-11-22T08:26:43.000Z, and 1 more times";
+                   2025-11-22T08:26:43.000Z (lagged), and 1 more times";
     assert_eq!(
         summary(&facts),
         format!("{waiting}; envelope 4 of its history cannot be read any more; {signals}.")
@@ -390,7 +392,7 @@ fn what_is_missing_is_told_whatever_else_is_the_case() {
         summary(&facts),
         format!(
             "{waiting}; 5 envelopes between 4 and 20 of its history cannot be read any more; \
-             signals may be missing since 2025-11-22T08:26:44.000Z."
+             signals may be missing since 2025-11-22T08:26:44.000Z (broken)."
         )
     );
 }
