@@ -71,19 +71,10 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
     let (mut lease, mut origin) = (lease, origin);
     loop {
         let began = Instant::now();
-        let exit = match load(&context, lease).await {
-            Ok((ledger, asked)) => {
-                let mut task = Task::new(&context, ledger, origin);
-                task.asked = asked;
-                let ended = Box::pin(task.run()).await;
-                origin = task.origin;
-                match ended {
-                    Ok(()) => return,
-                    Err(exit) => exit,
-                }
-            }
-            Err(exit) => exit,
-        };
+        // Boxed, and nothing of it is in here: what reading a run takes is given back when it is read.
+        let (ended, now) = Box::pin(live(&context, lease, origin)).await;
+        origin = now;
+        let Err(exit) = ended else { return };
         match exit {
             Exit::Stopped | Exit::Over => return,
             Exit::Recalled => return release(&context, lease).await,
@@ -108,14 +99,24 @@ pub(crate) async fn supervise(context: Arc<Context>, lease: Lease, origin: Origi
     }
 }
 
-/// The run as it is in the database, and whether something is in its inbox.
-async fn load(context: &Context, lease: Lease) -> Result<(Ledger, bool), Exit> {
+/// Follows a run until it is over, or until it has to be read again; and why it is followed now.
+async fn live(context: &Context, lease: Lease, origin: Origin) -> (Result<(), Exit>, Origin) {
+    match Box::pin(load(context, lease, origin)).await {
+        Ok(mut task) => (task.run().await, task.origin),
+        Err(exit) => (Err(exit), origin),
+    }
+}
+
+/// The task of a run as it is in the database.
+async fn load(context: &Context, lease: Lease, origin: Origin) -> Result<Box<Task<'_>>, Exit> {
     let loaded = context.loader.load(lease).await.ok_or(Exit::Stopped)?.map_err(unread)?;
     let asked = loaded.asked;
     let ledger = Ledger::of(&context.store, lease, loaded).await.map_err(unread)?;
     // What was read before is read again, or is in the database.
     context.committer.lag().forget(lease.run_id);
-    Ok((ledger.within(&context.budget), asked))
+    let mut task = Box::new(Task::new(context, ledger.within(&context.budget), origin));
+    task.asked = asked;
+    Ok(task)
 }
 
 fn unread(fault: Error) -> Exit {

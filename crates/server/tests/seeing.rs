@@ -203,12 +203,11 @@ async fn what_was_compacted_while_the_server_was_away_is_told_and_counted() {
         talk.end(&cast).await;
         stage.server.restart().await;
 
-        let told = "envelopes 3 to 5 of its history cannot be read any more";
-        let summary = says(&stage.server, run, told).await;
-        assert!(
-            summary.contains("decision.selected (positive), as the decision receipt says"),
-            "{summary}"
-        );
+        let found = diagnosis(&stage.server, run, "finished").await;
+        let summary = found["summary"].as_str().unwrap();
+        let gap = "envelopes 3 to 5 of its history cannot be read any more";
+        let receipt = "decision.selected (positive), as the decision receipt says";
+        assert!(summary.contains(gap) && summary.contains(receipt), "{summary}");
         counts(&stage.server, "macp_history_gaps_total", 1.0).await;
         counts(&stage.server, "macp_history_gap_envelopes_total", 3.0).await;
     }
