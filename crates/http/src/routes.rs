@@ -11,8 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, auth, body, deletion, diagnosis, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    admin, auth, body, deletion, diagnosis, events, health, launch, lifecycle, removed, replay,
+    runs, runtime, stream, tickets,
 };
 
 /// Who may call a route.

@@ -1,6 +1,6 @@
 //! Reading what a diagnosis is made of.
 
-use control_plane_domain::{EventType, RunId, RunState, Timestamp};
+use control_plane_domain::{EventType, Run, RunId, RunState, Timestamp};
 use control_plane_projection::state;
 use control_plane_storage::{Result, Store};
 use serde_json::Value;
@@ -34,7 +34,7 @@ pub async fn read(store: &Store, id: RunId, now: Timestamp) -> Result<Facts> {
         state: state::load(store, id).await?,
         suspended_at: suspended_at.map(|entry| entry.ts),
         outage_detail,
-        signal_gaps: signal_gaps(),
+        signal_gaps: signal_gaps(store, &run).await?,
         run,
         session,
         ownership,
@@ -51,7 +51,11 @@ fn detail(body: &[u8]) -> Option<String> {
     detail.map(str::to_owned)
 }
 
-/// When signals of the run may have been missed. Nothing records that yet.
-fn signal_gaps() -> Vec<SignalGap> {
-    Vec::new()
+/// When signals of the run may have been missed.
+async fn signal_gaps(store: &Store, run: &Run) -> Result<Vec<SignalGap>> {
+    let gaps = store.signal_gaps(run.created_at, run.ended_at).await?;
+    Ok(gaps
+        .into_iter()
+        .map(|gap| SignalGap { from: gap.from, to: gap.to, reason: gap.reason })
+        .collect())
 }
