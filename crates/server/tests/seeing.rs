@@ -46,9 +46,9 @@ async fn counts(server: &ServerProcess, name: &str, wanted: f64) {
 }
 
 /// A second instance on the database of another.
-async fn beside(database: &TestDb, runtime: &RuntimeProcess, recovers: bool) -> ServerProcess {
+async fn beside(url: &str, runtime: &RuntimeProcess, recovers: bool) -> ServerProcess {
     let server = ServerProcess::serve()
-        .env("DATABASE_URL", database.url())
+        .env("DATABASE_URL", url)
         .env("RUNTIME_ADDRESS", runtime.address())
         .env("RUNTIME_BEARER_TOKEN", OBSERVER_TOKEN)
         .env("RUNTIME_ALLOW_INSECURE", "true")
@@ -141,13 +141,13 @@ async fn any_instance_tells_which_one_follows_a_run_and_when_that_one_is_gone() 
     let talk = Talk::open(&cast).await;
     let run = stage.post(&talk.session, message::DECISION).await;
     stage.has_recorded(run, 2).await;
-    let onlooker = beside(&stage.database, &runtime, false).await;
+    let onlooker = beside(&stage.url, &runtime, false).await;
 
     let here = diagnosis(&stage.server, run, "waiting_for_participants").await;
     let there = diagnosis(&onlooker, run, "waiting_for_participants").await;
     stage.server.kill();
     let gone = diagnosis(&onlooker, run, "not_followed").await;
-    let heir = beside(&stage.database, &runtime, true).await;
+    let heir = beside(&stage.url, &runtime, true).await;
     let taken = diagnosis(&heir, run, "waiting_for_participants").await;
 
     let instance = here["owner"]["instance"].as_str().unwrap();
@@ -174,7 +174,7 @@ async fn runs_that_are_taken_over_from_a_dead_instance_are_counted() {
     let runtime = RuntimeProcess::in_memory().await;
     let cast = runtime.cast().await;
     let mut stage = Stage::set(Kind::Postgres, &runtime).await;
-    let other = beside(&stage.database, &runtime, true).await;
+    let other = beside(&stage.url, &runtime, true).await;
     for _ in 0..3 {
         let talk = Talk::open(&cast).await;
         let run = stage.post(&talk.session, message::DECISION).await;

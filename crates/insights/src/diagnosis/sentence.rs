@@ -104,15 +104,16 @@ fn notes(diagnosis: &Diagnosis) -> Vec<String> {
     let mut notes = Vec::new();
     let is_over = diagnosis.condition == Condition::Finished;
     if let Some(gap) = diagnosis.history_gap {
-        let what = match gap.to_ordinal - gap.from_ordinal + 1 {
-            1 => format!("envelope {} of its history", gap.from_ordinal),
-            span if span == gap.missing => {
-                format!("envelopes {} to {} of its history", gap.from_ordinal, gap.to_ordinal)
+        let from = gap.from_ordinal;
+        let what = match gap.to_ordinal {
+            None => format!("what was accepted from envelope {from} on, if anything,"),
+            Some(to) if to == from => format!("envelope {from} of its history"),
+            Some(to) if to - from + 1 == gap.missing => {
+                format!("envelopes {from} to {to} of its history")
             }
-            _ => format!(
-                "{} envelopes between {} and {} of its history",
-                gap.missing, gap.from_ordinal, gap.to_ordinal
-            ),
+            Some(to) => {
+                format!("{} envelopes between {from} and {to} of its history", gap.missing)
+            }
         };
         notes.push(format!("{what} cannot be read any more"));
     }

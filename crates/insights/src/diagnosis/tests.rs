@@ -327,7 +327,8 @@ fn a_completed_run_tells_what_was_decided_and_how_that_is_known() {
 
     facts.state.decision.current.as_mut().unwrap().source = Some("receipt".to_owned());
     facts.state.decision.current.as_mut().unwrap().outcome_positive = Some(Some(false));
-    facts.state.run.history_gap = Some(HistoryGap { from_ordinal: 3, to_ordinal: 6, missing: 4 });
+    facts.state.run.history_gap =
+        Some(HistoryGap { from_ordinal: 3, to_ordinal: Some(6), missing: 4 });
     let diagnosis = diagnose(&facts);
     assert_eq!(diagnosis.silent_for_ms, None);
     assert!(diagnosis.end.unwrap().from_receipt);
@@ -372,7 +373,8 @@ fn a_cancelled_run_says_when() {
 #[test]
 fn what_is_missing_is_told_whatever_else_is_the_case() {
     let mut facts = facts(DECISION);
-    let gap = |from, to, missing| Some(HistoryGap { from_ordinal: from, to_ordinal: to, missing });
+    let gap =
+        |from, to, missing| Some(HistoryGap { from_ordinal: from, to_ordinal: Some(to), missing });
     facts.signal_gaps = vec![
         SignalGap { from: at(2), to: Some(at(3)), reason: "lagged".to_owned() },
         SignalGap { from: at(4), to: None, reason: "broken".to_owned() },
@@ -393,6 +395,16 @@ fn what_is_missing_is_told_whatever_else_is_the_case() {
         format!(
             "{waiting}; 5 envelopes between 4 and 20 of its history cannot be read any more; \
              signals may be missing since 2025-11-22T08:26:44.000Z (broken)."
+        )
+    );
+
+    facts.signal_gaps.clear();
+    facts.state.run.history_gap =
+        Some(HistoryGap { from_ordinal: 4, to_ordinal: None, missing: 0 });
+    assert_eq!(
+        summary(&facts),
+        format!(
+            "{waiting}; what was accepted from envelope 4 on, if anything, cannot be read any more."
         )
     );
 }

@@ -1,3 +1,5 @@
+//! What is remembered of signals, and for how long.
+
 use control_plane_domain::Envelope;
 use control_plane_domain::time::from_unix_ms;
 
