@@ -52,7 +52,7 @@ impl Default for Config {
             backoff_max: Duration::from_secs(30),
             sweep: Duration::from_secs(30),
             claim: Duration::from_secs(1),
-            settle_quiet: Duration::from_secs(1),
+            settle_quiet: Duration::from_millis(500),
             settle_patience: Duration::from_secs(5),
             overlap_patience: Duration::from_secs(5),
             callback_timeout: Duration::from_secs(5),
