@@ -173,6 +173,8 @@ pub struct Follower {
     behind: bool,
     /// It fell, and [`Follower::take_fall`] has not told it yet.
     fell: bool,
+    /// The last page was not all there was.
+    more: bool,
     /// The page after the last one, on its way.
     ahead: Option<Reading>,
     /// When the last page came from the database.
@@ -209,6 +211,7 @@ impl Follower {
             was_live: false,
             behind: false,
             fell: false,
+            more: false,
             ahead: None,
             read_at: None,
         }
@@ -240,6 +243,11 @@ impl Follower {
         std::mem::take(&mut self.fell)
     }
 
+    /// Whether the log had more when the last events were given out, however few they were.
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
     /// The next events, at most `limit`; none when the log has no more yet.
     ///
     /// # Errors
@@ -248,15 +256,22 @@ impl Follower {
     pub async fn try_next(&mut self, limit: usize) -> Result<Vec<TailEntry>> {
         self.news.mark_unchanged();
         let limit = limit.clamp(1, PAGE);
-        let (events, from_store) = loop {
+        let (events, from_store, more) = loop {
             self.check_gone()?;
             match self.answer(limit) {
-                Answer::Events(events) => break (events, false),
-                Answer::Nothing => break (Vec::new(), false),
+                Answer::Events(events) => {
+                    let more = events.len() >= limit;
+                    break (events, false, more);
+                }
+                Answer::Nothing => break (Vec::new(), false, false),
                 Answer::Poll => drop(self.ask_head().await?),
-                Answer::Ask => break (self.ask(limit).await?, true),
+                Answer::Ask => {
+                    let (events, more) = self.ask(limit).await?;
+                    break (events, true, more);
+                }
             }
         };
+        let given = events.len();
         let mut contiguous = Vec::with_capacity(events.len());
         for event in events {
             // A reader never passes a hole: what is missing is not committed yet.
@@ -266,6 +281,7 @@ impl Follower {
             self.cursor = event.seq;
             contiguous.push(event);
         }
+        self.more = more && contiguous.len() == given;
         if !contiguous.is_empty() {
             self.from_store = from_store;
         }
@@ -285,7 +301,8 @@ impl Follower {
         ring.answer(self.cursor, limit, self.store.poll(), Instant::now())
     }
 
-    async fn ask(&mut self, limit: usize) -> Result<Vec<TailEntry>> {
+    /// The next events, and whether there are more: what was read ahead may be a short page.
+    async fn ask(&mut self, limit: usize) -> Result<(Vec<TailEntry>, bool)> {
         let quick = self.read_at.is_some_and(|at| at.elapsed() < QUICK);
         let ahead = self.ahead.take().filter(|ahead| ahead.after == self.cursor);
         let (mut events, asked, began) = match ahead {
@@ -315,7 +332,7 @@ impl Follower {
         if is_news {
             self.tail.tell();
         }
-        Ok(kept.unwrap_or_else(|| events.into_iter().map(TailEntry::Read).collect()))
+        Ok((kept.unwrap_or_else(|| events.into_iter().map(TailEntry::Read).collect()), more))
     }
 
     fn start(&self, after: Seq, limit: usize) -> Reading {

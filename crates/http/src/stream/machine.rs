@@ -46,8 +46,8 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) entries: Vec<TailEntry>,
-    /// How many were asked for: fewer are all there is.
-    pub(super) limit: usize,
+    /// There are more.
+    pub(super) more: bool,
     /// The last event that is known of.
     pub(super) latest: Seq,
     /// The connection was too slow for what is kept in memory, and reads from the store now.
@@ -230,11 +230,11 @@ impl Machine {
 
     /// These events follow.
     pub(super) fn read(&mut self, page: Page) {
-        let Page { entries, limit, latest, fell } = page;
+        let Page { entries, more, latest, fell } = page;
         self.retry_at = None;
         self.read_backoff.reset();
         self.news = false;
-        self.caught_up = entries.len() < limit;
+        self.caught_up = !more;
         self.latest = self.latest.max(latest);
         if fell && self.announced {
             self.queue.push_back(Frame::Lagged { from: self.cursor, latest: self.latest });

@@ -50,7 +50,8 @@ impl RunStream {
                     metrics::counter!("sse_store_fallbacks_total").increment(1);
                 }
                 let latest = self.follower.latest();
-                self.machine.read(Page { entries, limit, latest, fell });
+                let more = self.follower.has_more();
+                self.machine.read(Page { entries, more, latest, fell });
             }
             Err(error) => self.failed(&error),
         }

@@ -51,6 +51,26 @@ async fn history_comes_first_then_what_happens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_history_of_small_and_large_events_comes_whole_before_caught_up() {
+    let api = Api::start().await;
+    let mut journal = Journal::create(&api.store).await;
+    // Large ones are read fewer at a time, also those that are read ahead.
+    for _ in 0..3 {
+        journal.append(&[MESSAGE; 700]).await;
+        journal.append_large(200, 3000).await;
+    }
+    journal.append(&[MESSAGE; 1500]).await;
+    let query = "?afterSeq=0&includeSnapshot=false";
+    let mut stream = SseClient::open(path(&api, &journal, query)).await;
+
+    let history = names(&stream.collect_until("caught_up", DEADLINE).await);
+
+    let seqs = (1..=journal.last_seq()).map(|seq| seq.to_string());
+    assert!(history.iter().cloned().eq(seqs.chain(["caught_up".to_owned()])), "{history:?}");
+    api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn resuming_after_every_event_gives_each_once() {
     let api = Api::start().await;
     let mut journal = Journal::create(&api.store).await;

@@ -94,6 +94,26 @@ on_both_databases! {
         assert!(live.iter().map(|event| &**event).eq(&stored[1..]));
     }
 
+    async fn a_short_page_is_not_the_end_while_there_is_more(database: TestDb) {
+        const END: Seq = 3001;
+        let store = database.store();
+        let mut writer = Writer::create(&store).await;
+        let batch = writer.batch(END - 1);
+        writer.commit(&store, batch).await;
+        let mut follower = store.follow(writer.id(), 0);
+
+        // A page that is read ahead is as long as the one before it.
+        for limit in [50, 100, 400, 200, 800].into_iter().cycle() {
+            let events = follower.try_next(limit).await.unwrap();
+            assert!(events.len() <= limit);
+            if !follower.has_more() {
+                break;
+            }
+        }
+
+        assert_eq!(follower.cursor(), END);
+    }
+
     async fn a_follower_of_a_run_that_changed_hands_misses_nothing(database: TestDb) {
         let store = database.store();
         let mut writer = Writer::create(&store).await;

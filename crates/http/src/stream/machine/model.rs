@@ -235,7 +235,8 @@ impl World {
         if connection.read_to == self.end() {
             *memory = Memory { was_live: true, behind: false };
         }
-        connection.machine.read(Page { entries, limit: PAGE, latest: self.end(), fell });
+        let more = entries.len() == PAGE;
+        connection.machine.read(Page { entries, more, latest: self.end(), fell });
     }
 
     fn wants(&self, seq: Seq) -> bool {

@@ -44,7 +44,7 @@ pub(super) fn entry(seq: Seq, event_type: EventType) -> TailEntry {
 
 fn page(entries: Vec<TailEntry>) -> Page {
     let latest = entries.last().map_or(0, |entry| entry.seq);
-    Page { entries, limit: 512, latest, fell: false }
+    Page { entries, more: false, latest, fell: false }
 }
 
 pub(super) fn ask() -> Ask {
@@ -87,11 +87,12 @@ impl Script {
                 Step::Read => {
                     let after = usize::try_from(self.machine.cursor).unwrap();
                     let page = self.log.iter().enumerate().skip(after).take(self.page);
-                    let entries =
+                    let entries: Vec<_> =
                         page.map(|(index, kind)| entry(index as Seq + 1, *kind)).collect();
                     let fell = std::mem::take(&mut self.falls);
                     let latest = self.end();
-                    self.machine.read(Page { entries, limit: self.page, latest, fell });
+                    let more = entries.len() == self.page;
+                    self.machine.read(Page { entries, more, latest, fell });
                 }
                 Step::Fold(seq) => {
                     let version = (seq + self.ahead).min(self.end());
