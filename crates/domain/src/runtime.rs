@@ -180,6 +180,8 @@ pub enum RuntimeErrorKind {
     /// The deadline passed.
     Timeout,
     Internal,
+    /// No token could be had, so the runtime was not asked.
+    NoCredentials,
     /// The circuit breaker did not let the call through: the ones before it failed.
     CircuitOpen {
         retry_after: Duration,
@@ -196,6 +198,7 @@ impl RuntimeErrorKind {
             | Self::Timeout
             | Self::Internal
             | Self::Conflict
+            | Self::NoCredentials
             | Self::CircuitOpen { .. } => true,
             Self::NotFound
             | Self::HistoryUnavailable { .. }
@@ -222,6 +225,7 @@ impl RuntimeErrorKind {
             | Self::InvalidArgument
             | Self::Conflict
             | Self::Unimplemented
+            | Self::NoCredentials
             | Self::CircuitOpen { .. } => false,
         }
     }

@@ -357,7 +357,9 @@ fn classify_runtime(kind: &RuntimeErrorKind) -> (StatusCode, &'static str) {
         RuntimeErrorKind::Forbidden => (StatusCode::FORBIDDEN, "FORBIDDEN"),
         RuntimeErrorKind::InvalidArgument => (StatusCode::BAD_REQUEST, "VALIDATION_ERROR"),
         RuntimeErrorKind::Unimplemented => (StatusCode::NOT_IMPLEMENTED, "NOT_IMPLEMENTED"),
-        RuntimeErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "RUNTIME_UNAVAILABLE"),
+        RuntimeErrorKind::Unavailable | RuntimeErrorKind::NoCredentials => {
+            (StatusCode::SERVICE_UNAVAILABLE, "RUNTIME_UNAVAILABLE")
+        }
         RuntimeErrorKind::CircuitOpen { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "CIRCUIT_BREAKER_OPEN")
         }

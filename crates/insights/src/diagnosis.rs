@@ -183,7 +183,9 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         silent_for_ms: last_heard_at
             .filter(|_| !is_over)
             .map(|at| (facts.now - at).num_milliseconds().max(0)),
-        expires_at: session_ref.and_then(|session| session.expires_at),
+        expires_at: session_ref
+            .filter(|_| run.state != RunState::Suspended)
+            .and_then(|session| session.expires_at),
         last_ordinal: session_ref.map_or(0, |session| session.cursor),
         last_seq: run.last_seq,
         owner: ownership.owner.map(|owner| Owner {
@@ -261,7 +263,8 @@ fn suspension(facts: &Facts) -> Option<Suspension> {
     let expires_at = facts.session.as_ref().and_then(|session| session.expires_at);
     let left =
         expires_at.zip(facts.suspended_at).map(|(end, from)| (end - from).num_milliseconds());
-    Some(Suspension { since: facts.suspended_at, banked_ttl_ms: left.map(|left| left.max(0)) })
+    // When we noticed it late there is more than this, and nobody says how much.
+    Some(Suspension { since: facts.suspended_at, banked_ttl_ms: left.filter(|left| *left > 0) })
 }
 
 fn outage(facts: &Facts) -> Option<Outage> {

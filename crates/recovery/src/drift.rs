@@ -141,8 +141,9 @@ async fn page(
     let listing = tokio::time::timeout_at(deadline, runtime.list_sessions(token));
     listing.await.unwrap_or_else(|_late| {
         Err(RuntimeError {
-            kind: control_plane_domain::runtime::RuntimeErrorKind::Timeout,
-            grpc_code: 4,
+            // Clients know this answer as one to come back for.
+            kind: control_plane_domain::runtime::RuntimeErrorKind::Unavailable,
+            grpc_code: 14,
             message: format!("listing the sessions took longer than {} s", PATIENCE.as_secs()),
         })
     })

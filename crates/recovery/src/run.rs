@@ -203,6 +203,8 @@ struct Task<'a> {
     asked: bool,
     /// Whether the log says already that the stream is down.
     outage: bool,
+    /// The runtime refused our token the last time.
+    is_refused: bool,
     /// Failures to attach in a row.
     failures: u32,
     /// When the last of them was counted.
@@ -224,6 +226,7 @@ impl<'a> Task<'a> {
             listener: Arc::new(listener),
             asked: false,
             outage: false,
+            is_refused: false,
             failures: 0,
             counted_at: Instant::now(),
             compacted: 0,
@@ -297,7 +300,16 @@ impl<'a> Task<'a> {
             self.counted_at = Instant::now();
         }
         let detail = detail(fault);
-        if self.ledger.session.cursor > 0 || self.ledger.run.state == RunState::Running {
+        // That our token is refused is told whatever was wrong before, and also before the run runs:
+        // somebody has to do something about it.
+        let is_refused = fault.kind == RuntimeErrorKind::Unauthenticated;
+        if is_refused && !std::mem::replace(&mut self.is_refused, is_refused) {
+            self.outage = false;
+        }
+        self.is_refused = is_refused;
+        let has_begun =
+            self.ledger.session.cursor > 0 || self.ledger.run.state == RunState::Running;
+        if is_refused || has_begun {
             self.note_outage(&detail);
         }
         self.note_disconnected();

@@ -117,6 +117,12 @@ pub(crate) async fn sweep(context: Arc<Context>) {
         };
         if let Err(fault) = listed {
             tracing::debug!(error = %fault, "Could not list the sessions");
+            // What was asked for is still to be done, once the runtime answers.
+            tokio::select! {
+                () = context.backoff.sleep(MAX_WAIT) => {}
+                () = context.stop.cancelled() => return,
+            }
+            context.discovery.ask_for_sweep();
         }
     }
 }

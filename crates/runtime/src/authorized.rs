@@ -14,6 +14,7 @@ use tonic::codegen::{Bytes, Service};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::error::no_credentials;
 use crate::minter::Minter;
 
 type Fault = Box<dyn Error + Send + Sync>;
@@ -64,7 +65,7 @@ impl Authorized {
         let token = match (minter.token().await, fallback) {
             (Ok(token), _) => token,
             (Err(_told), Some(value)) => return forward_as(channel, request, value).await,
-            (Err(error), None) => return Err(Status::unavailable(error.to_string()).into()),
+            (Err(error), None) => return Err(no_credentials(error.to_string()).into()),
         };
         if again == Again::Never {
             let answer = forward_as(channel, request, token.header()).await;

@@ -81,7 +81,11 @@ impl Client {
     ) -> Result<T, RuntimeError> {
         let passage = self.guard.admit()?;
         let outcome = self.timed(method, answer).await;
-        passage.end(outcome.as_ref().err());
+        match &outcome {
+            // The runtime was not asked, so this says nothing of it.
+            Err(fault) if fault.kind == RuntimeErrorKind::NoCredentials => drop(passage),
+            Ok(_) | Err(_) => passage.end(outcome.as_ref().err()),
+        }
         outcome
     }
 

@@ -9,12 +9,30 @@ use std::time::Duration;
 
 use control_plane_domain::Ordinal;
 use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind as Kind};
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::proto;
 
+/// Marks a status that we made because there is no token. No runtime sends it.
+const NO_CREDENTIALS: &str = "control-plane-no-credentials";
+
+/// A status that says why there is no token.
+pub(crate) fn no_credentials(message: String) -> Status {
+    let mut status = Status::unavailable(message);
+    status.metadata_mut().insert(NO_CREDENTIALS, MetadataValue::from_static("true"));
+    status
+}
+
 /// A status that the runtime sent, or that our transport made.
 pub(crate) fn from_status(address: &str, method: &str, status: &Status) -> RuntimeError {
+    if status.metadata().contains_key(NO_CREDENTIALS) {
+        return RuntimeError {
+            kind: Kind::NoCredentials,
+            grpc_code: Code::Unavailable.into(),
+            message: status.message().to_owned(),
+        };
+    }
     if status.source().is_some() && connection_failed(status.code()) {
         return RuntimeError {
             kind: Kind::Unavailable,
@@ -158,7 +176,7 @@ fn to_grpc(kind: &Kind) -> Code {
         Kind::Forbidden => Code::PermissionDenied,
         Kind::InvalidArgument => Code::InvalidArgument,
         Kind::Unimplemented => Code::Unimplemented,
-        Kind::Unavailable | Kind::CircuitOpen { .. } => Code::Unavailable,
+        Kind::Unavailable | Kind::NoCredentials | Kind::CircuitOpen { .. } => Code::Unavailable,
         Kind::Timeout => Code::DeadlineExceeded,
         Kind::Internal => Code::Internal,
     }

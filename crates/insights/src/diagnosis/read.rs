@@ -1,11 +1,12 @@
 //! Reading what a diagnosis is made of.
 
-use control_plane_domain::{EventType, Run, RunId, RunState, Timestamp};
+use control_plane_domain::{EventType, Run, RunId, RunState, Session, Timestamp};
 use control_plane_projection::state;
 use control_plane_storage::{Result, Store};
 use serde_json::Value;
 
 use super::{Facts, SignalGap};
+use crate::signals::began;
 
 /// Reads what is stored of a run: its rows in one statement, then its state, which is at least as
 /// new.
@@ -34,7 +35,7 @@ pub async fn read(store: &Store, id: RunId, now: Timestamp) -> Result<Facts> {
         state: state::load(store, id).await?,
         suspended_at: suspended_at.map(|entry| entry.ts),
         outage_detail,
-        signal_gaps: signal_gaps(store, &run).await?,
+        signal_gaps: signal_gaps(store, &run, session.as_ref()).await?,
         run,
         session,
         ownership,
@@ -52,8 +53,12 @@ fn detail(body: &[u8]) -> Option<String> {
 }
 
 /// When signals of the run may have been missed.
-async fn signal_gaps(store: &Store, run: &Run) -> Result<Vec<SignalGap>> {
-    let gaps = store.signal_gaps(run.created_at, run.ended_at).await?;
+async fn signal_gaps(
+    store: &Store,
+    run: &Run,
+    session: Option<&Session>,
+) -> Result<Vec<SignalGap>> {
+    let gaps = store.signal_gaps(began(run, session), run.ended_at).await?;
     Ok(gaps
         .into_iter()
         .map(|gap| SignalGap { from: gap.from, to: gap.to, reason: gap.reason })

@@ -138,7 +138,10 @@ impl<'a> Scene<'a> {
             Some(Vote::Deny | Vote::Abstain) => self.initiator(What::HandoffOffer, None),
             None => {
                 let giver = BTreeSet::from([offer.participant_id.as_str()]);
-                about(What::HandoffAnswer, id, self.others(&giver))
+                // The state does not keep whom it was offered to; with two it is plain.
+                let others = self.others(&giver);
+                let asked = if others.len() == 1 { others } else { Vec::new() };
+                about(What::HandoffAnswer, id, asked)
             }
         }
     }

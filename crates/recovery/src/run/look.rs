@@ -64,6 +64,7 @@ impl Task<'_> {
                 | RuntimeErrorKind::Conflict
                 | RuntimeErrorKind::Unimplemented
                 | RuntimeErrorKind::Unavailable
+                | RuntimeErrorKind::NoCredentials
                 | RuntimeErrorKind::Timeout
                 | RuntimeErrorKind::Internal
                 | RuntimeErrorKind::CircuitOpen { .. } => {}
