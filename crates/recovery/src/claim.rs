@@ -3,10 +3,12 @@
 //! **Invariant:** sharing is about balance alone. Whoever believes wrongly that a run is his is kept
 //! from writing by its epoch, and a run that no share has room for is taken by anybody.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use control_plane_domain::RunId;
 use control_plane_storage::{Census, Error, Knock};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -21,6 +23,8 @@ const BREATH: Duration = Duration::from_millis(50);
 const AT_ONCE: usize = 100;
 /// For how many ticks the others get the first chance at free runs.
 const PATIENCE: u32 = 2;
+/// Every so many looks the tasks are held against the database, also when their numbers agree.
+const THOROUGH: u32 = 16;
 /// How many ticks the number of processes must have been the same before runs are handed over.
 const STEADY: u32 = 3;
 
@@ -77,7 +81,9 @@ async fn claim(context: Arc<Context>) {
         }
         if let Err(fault) = look(&context, &mut looks).await {
             tracing::warn!(error = %fault, "Could not look for runs without an owner");
-            looks.away = Some(Instant::now());
+            if matches!(fault, Error::Unavailable(_)) {
+                looks.away = Some(Instant::now());
+            }
         }
         if pause(&context, BREATH).await.is_err() {
             break;
@@ -98,8 +104,9 @@ async fn look(context: &Arc<Context>, looks: &mut Looks) -> Result<(), Error> {
             let chosen = context.recall(|_| true, hand_over);
             tracing::info!(recovery.runs = chosen, "Handing {chosen} runs over");
         }
-        if context.following().len() > census.mine {
-            leave_to_others(context).await?;
+        looks.count += 1;
+        if context.following().len() != census.mine || looks.count.is_multiple_of(THOROUGH) {
+            reconcile(context, &mut looks.idle).await?;
         }
     }
     // Whoever asked may be another instance, or gone.
@@ -107,7 +114,11 @@ async fn look(context: &Arc<Context>, looks: &mut Looks) -> Result<(), Error> {
         match context.serve_inbox(id).await {
             // It was deleted while we looked.
             Ok(()) | Err(Error::NotFound { .. }) => {}
-            Err(fault) => return Err(fault),
+            Err(fault @ Error::Unavailable(_)) => return Err(fault),
+            // What is wrong with one run is no other run's business.
+            Err(fault) => {
+                tracing::warn!(run.id = %id, error = %fault, "Could not serve an inbox");
+            }
         }
     }
     Ok(())
@@ -128,14 +139,25 @@ async fn attach(context: &Arc<Context>, census: &Census, at_most: usize) -> Resu
     Ok(())
 }
 
-/// Ends the tasks of runs that were taken from us while the database believed us dead: a quiet one
-/// would notice at its next envelope only.
-async fn leave_to_others(context: &Arc<Context>) -> Result<(), Error> {
+/// Holds the tasks against the database. Runs that were taken from us while it believed us dead are
+/// left: a quiet one would notice at its next envelope only. Runs that are ours and have no task get
+/// one: the answer that gave us their lease was lost with a connection.
+async fn reconcile(context: &Arc<Context>, idle: &mut HashSet<RunId>) -> Result<(), Error> {
     // Before the database is asked, so that a run that begins meanwhile is not among them.
-    let here: Vec<_> = context.following().keys().copied().collect();
-    let owned = context.store.runs_owned().await?;
-    let lost: Vec<_> = here.into_iter().filter(|id| !owned.contains(id)).collect();
-    context.recall(|id| lost.contains(id), lost.len());
+    let here: HashSet<RunId> = context.following().keys().copied().collect();
+    let owned: HashSet<RunId> = context.store.runs_owned().await?.into_iter().collect();
+    context.recall(|id| here.contains(id) && !owned.contains(id), here.len());
+    let without: HashSet<RunId> = owned.difference(&here).copied().collect();
+    // Twice in a row: the task of one that begins just now is about to be there.
+    for id in without.intersection(idle) {
+        if !context.following().contains_key(id)
+            && let Some(lease) = context.store.run_retake_own(*id).await?
+        {
+            tracing::warn!(run.id = %id, "Run {id} was ours, and nobody followed it");
+            Arc::clone(context).follow(lease, Origin::Recovered);
+        }
+    }
+    *idle = without;
     Ok(())
 }
 
@@ -148,6 +170,10 @@ struct Looks {
     takers: Option<(usize, Instant)>,
     /// When the database was away last.
     away: Option<Instant>,
+    /// How many looks there were.
+    count: u32,
+    /// Our runs that had no task when they were held against the database last.
+    idle: HashSet<RunId>,
 }
 
 /// What to do at a look.

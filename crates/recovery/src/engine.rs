@@ -314,6 +314,11 @@ impl Context {
         count
     }
 
+    /// Whether the task of a run was told to leave it to others.
+    pub(crate) fn is_recalled(&self, id: RunId) -> bool {
+        self.following().get(&id).is_some_and(|place| place.recalled)
+    }
+
     /// The run is followed under this lease now.
     pub(crate) fn renewed(&self, lease: Lease) {
         if let Some(place) = self.following().get_mut(&lease.run_id) {

@@ -111,11 +111,19 @@ async fn live(context: &Context, lease: Lease, origin: Origin) -> (Result<(), Ex
 async fn load(context: &Context, lease: Lease, origin: Origin) -> Result<Box<Task<'_>>, Exit> {
     let loaded = context.loader.load(lease).await.ok_or(Exit::Stopped)?.map_err(unread)?;
     let asked = loaded.asked;
-    let ledger = Ledger::of(&context.store, lease, loaded).await.map_err(unread)?;
+    let ledger = {
+        // A long tail is read apart. Turns are never closed.
+        let _turn = context.readers.acquire().await;
+        Ledger::of(&context.store, lease, loaded).await.map_err(unread)?
+    };
     // What was read before is read again, or is in the database.
     context.committer.lag().forget(lease.run_id);
     let mut task = Box::new(Task::new(context, ledger.within(&context.budget), origin));
     task.asked = asked;
+    if context.is_recalled(lease.run_id) {
+        // It was told while there was nobody to hear it.
+        context.listeners.recall(lease.run_id);
+    }
     Ok(task)
 }
 
@@ -283,7 +291,13 @@ impl<'a> Task<'a> {
                 () = listener.recalled() => return Err(Exit::Recalled),
                 () = listener.asked() => {}
             }
-            self.take_inbox().await?;
+            let inbox = tokio::select! {
+                biased;
+                () = self.context.stop.cancelled() => return Err(Exit::Stopped),
+                () = listener.recalled() => return Err(Exit::Recalled),
+                inbox = self.fetch_inbox() => inbox,
+            };
+            self.carry_out_all(inbox.map_err(|fault| Exit::Reload(fault.to_string()))?);
             self.commit().await?;
             if self.ledger.run.state.is_terminal() {
                 return Err(Exit::Over);

@@ -137,7 +137,11 @@ async fn sweep_once(context: &Context) -> Result<(), RuntimeError> {
             found(context, session);
         }
         // Unlike the watch, a sweep can wait.
-        context.discovery.has_room().await;
+        let waited = tokio::time::timeout(MAX_WAIT, context.discovery.has_room()).await;
+        if waited.is_err() {
+            // Nor may it wait for long: those who follow their sessions need what it says, too.
+            tracing::debug!("Discovery has more sessions than it can take in");
+        }
         match page.next_page_token {
             Some(next) => token = Some(next),
             None => return Ok(()),

@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http_body_util::{BodyExt, Full};
+use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Request, Response};
 use tonic::codegen::{Bytes, Service};
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 use crate::error::no_credentials;
 use crate::minter::Minter;

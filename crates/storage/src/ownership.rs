@@ -132,6 +132,17 @@ impl Store {
         read!(self, ownership::owned(owner))
     }
 
+    /// Renews the lease of a run of ours whose lease nobody here has; `None` when it is over, parked
+    /// or not ours.
+    pub async fn run_retake_own(&self, id: RunId) -> Result<Option<Lease>> {
+        let owner = self.0.instance;
+        self.0.hub.forget(id);
+        self.task(
+            move |store: Self| async move { change!(store, ownership::retake_own(id, owner)) },
+        )
+        .await
+    }
+
     /// Leaves a run to whoever wants it; `false` when the lease was over already.
     pub async fn run_release(&self, lease: Lease) -> Result<bool> {
         self.0.hub.forget(lease.run_id);

@@ -95,6 +95,8 @@ impl Task<'_> {
             ended @ (Ok(_) | Err(Exit::Stopped | Exit::Recalled)) => ended,
             Err(exit) => return Err(exit),
         };
+        // Nobody waits for these any more, and a reading that nobody polls keeps its turn for ever.
+        (beside.fetching, beside.looking) = (None, None);
         settled(answer(beside.in_flight.take()).await)?;
         self.commit().await?;
         if let (Ok(Followed::Over), Some(over)) = (&ended, beside.settling) {
@@ -123,9 +125,17 @@ impl Task<'_> {
                 Next::Stop => return Err(Exit::Stopped),
                 Next::Recalled => return Err(Exit::Recalled),
                 Next::Committed(done) => {
+                    let was_full = !self.ledger.has_room(self.context.config.batch_envelopes);
                     beside.in_flight = None;
                     self.ledger.committed();
                     settled(done)?;
+                    // While a batch was full nobody listened: silence begins anew.
+                    if was_full {
+                        idle_at = self.idle_deadline();
+                        if let Some(over) = &mut beside.settling {
+                            self.wait_on(over);
+                        }
+                    }
                 }
                 Next::Frame(Some(Ok(envelope))) => {
                     if !self.take(&mut main, envelope) {
@@ -205,7 +215,8 @@ impl Task<'_> {
             hint = self.listener.next() => Next::Hint(hint),
             frame = main.next(), if room => Next::Frame(frame),
             probed = probed(probe), if room => Next::Probed(probed),
-            () = tokio::time::sleep_until(quiet_at) => Next::Quiet,
+            // Who does not listen hears no silence.
+            () = tokio::time::sleep_until(quiet_at), if room => Next::Quiet,
         }
     }
 

@@ -133,6 +133,27 @@ async fn a_queued_run_that_a_crash_left_is_started() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_whose_lease_was_lost_on_its_way_to_us_is_followed_all_the_same() {
+    for kind in Kind::ALL {
+        let runtime = RuntimeProcess::in_memory().await;
+        let cast = runtime.cast().await;
+        let mut talk = Talk::open(&cast).await;
+        let rig = Rig::start(kind, runtime.client());
+        let new = queued(&talk.session, SystemClock.now());
+        let run = new.run.id;
+
+        // It is ours, says the database, and the engine was never told.
+        rig.store.run_create(new).await.unwrap();
+
+        rig.has_recorded(run, 2).await;
+        talk.end(&cast).await;
+        rig.reaches(run, RunState::Completed).await;
+        rig.is_whole(run, &talk.accepted).await;
+        rig.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_a_crash_left_in_the_middle_of_binding_is_promoted() {
     for kind in Kind::ALL {
         let runtime = RuntimeProcess::in_memory().await;

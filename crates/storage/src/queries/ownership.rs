@@ -29,9 +29,12 @@ pub(crate) async fn owners(conn: &mut Connection) -> Result<Vec<(Option<i64>, i6
     Ok(runs::table.filter(is_active()).group_by(runs::owner).select(counts).load(conn).await?)
 }
 
-/// The runs of `owner` that are not over.
+/// The runs of `owner` that are neither over nor parked.
 pub(crate) async fn owned(conn: &mut Connection, owner: i64) -> Result<Vec<RunId>> {
-    let mine = runs::table.filter(is_active()).filter(runs::owner.eq(owner));
+    let mine = runs::table
+        .filter(is_active())
+        .filter(runs::owner.eq(owner))
+        .filter(runs::parked_reason.is_null());
     let ids: Vec<DbUuid> = mine.select(runs::id).load(conn).await?;
     Ok(ids.into_iter().map(|id| RunId(id.0)).collect())
 }
@@ -90,6 +93,26 @@ pub(crate) async fn retake(
     .await
     .optional()?;
     Ok(epoch.map(|epoch| Lease { epoch, ..lease }))
+}
+
+/// The same, of a run whose lease is not known.
+pub(crate) async fn retake_own(
+    conn: &mut Connection,
+    id: RunId,
+    owner: i64,
+) -> Result<Option<Lease>> {
+    let mine = runs::table
+        .filter(runs::id.eq(DbUuid(id.0)))
+        .filter(is_active())
+        .filter(runs::owner.eq(owner))
+        .filter(runs::parked_reason.is_null());
+    let epoch: Option<i64> = diesel::update(mine)
+        .set(runs::epoch.eq(runs::epoch + 1))
+        .returning(runs::epoch)
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(epoch.map(|epoch| Lease { run_id: id, epoch }))
 }
 
 /// Parks a run: it is not followed until the next start, and says why.
