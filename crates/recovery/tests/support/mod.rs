@@ -233,7 +233,15 @@ impl Rig {
 
     /// The part of [`Rig::is_whole`] that holds even when envelopes are missing.
     pub(crate) async fn log_is_sound(&self, run: RunId) {
-        let entries = self.store.events(run, 0, 1_000_000).await.unwrap();
+        // A run that goes on may be written meanwhile: all three are to be of one moment.
+        let read = async || {
+            let head = self.store.run_head(run).await.unwrap();
+            let entries = self.store.events(run, 0, 1_000_000).await.unwrap();
+            let warm = state::load(&self.store, run).await.unwrap();
+            let same = self.store.run_head(run).await.unwrap().last_seq == head.last_seq;
+            same.then_some((head, entries, warm))
+        };
+        let (head, entries, warm) = wait_for(DEADLINE, read, Option::is_some).await.unwrap();
         let mut chain = ChainHash::EMPTY;
         let mut cold = Projection::empty(run);
         for (entry, seq) in entries.iter().zip(1..) {
@@ -243,9 +251,7 @@ impl Rig {
             assert_eq!(entry.hash, chain);
             cold.apply(&serde_json::from_str(text).unwrap());
         }
-        let head = self.store.run_head(run).await.unwrap();
         assert_eq!((head.last_seq, head.hash), (i64::try_from(entries.len()).unwrap(), chain));
-        let warm = state::load(&self.store, run).await.unwrap();
         assert_eq!(serde_json::to_value(&warm).unwrap(), serde_json::to_value(&cold).unwrap());
     }
 }

@@ -91,8 +91,9 @@ async fn an_auth_service_that_fails_is_a_fault_that_passes_and_nothing_stands_in
     let stream = strict.watch_sessions().await.err().unwrap();
 
     for fault in [fault, stream] {
-        assert_eq!(fault.kind, RuntimeErrorKind::Unavailable);
+        assert_eq!(fault.kind, RuntimeErrorKind::NoCredentials);
         assert!(fault.kind.is_transient());
+        assert!(!fault.kind.is_fault(), "the circuit breaker would count it against the runtime");
         let text = fault.message;
         assert!(text.contains("the auth service") && text.contains("503"), "{text}");
         assert!(!text.contains("down for a while"), "{text}");
@@ -112,7 +113,7 @@ async fn the_static_token_stands_in_where_that_was_asked_for() {
 
     assert!(lenient.list_sessions(None).await.is_ok());
     let fault = empty_handed.list_sessions(None).await.unwrap_err();
-    assert_eq!(fault.kind, RuntimeErrorKind::Unavailable);
+    assert_eq!(fault.kind, RuntimeErrorKind::NoCredentials);
 }
 
 #[tokio::test]
