@@ -23,6 +23,8 @@ use crate::world::World;
 /// How long the server may take to go.
 const EXIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(25);
+/// A round that takes longer has waited for something: what explains it is kept, too.
+const LONG: Duration = Duration::from_secs(20);
 
 /// What happened when.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ pub(crate) async fn run(seed: u64, kind: Kind, folder: PathBuf) -> Round {
         Ok(Err(fault)) => round.tally.faults.push(format!("{fault:#}")),
         Err(panic) => round.tally.faults.push(said(&*panic)),
     }
-    if !round.tally.faults.is_empty() {
+    if !round.tally.faults.is_empty() || began.elapsed() > LONG {
         story.note(format!("faults: {:#?}", round.tally.faults));
         let sessions: Vec<SessionId> = plan.talks.iter().map(|talk| talk.session.clone()).collect();
         world.server.kill();
@@ -92,9 +94,12 @@ async fn play(world: &mut World, plan: &Plan, story: &Story) -> Result<Tally> {
 
 /// Plays until every run is over and the server has ended.
 async fn perform(world: &mut World, plan: &Plan, story: &Story) -> Result<Played> {
+    let mut asking = world.runtime.client_config();
+    // It asks while the runtime is away, on purpose: an open breaker would only make it wait.
+    asking.breaker_threshold = u32::MAX;
     let doors = Doors {
         cast: world.runtime.cast().await,
-        observer: world.runtime.client(),
+        observer: control_plane_runtime::Client::new(&asking)?,
         http: reqwest::Client::builder().no_proxy().build()?,
         server: world.server.base_url(),
     };
