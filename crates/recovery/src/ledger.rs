@@ -6,6 +6,7 @@
 
 mod adopt;
 pub(crate) mod load;
+mod metadata;
 mod seen;
 
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ use control_plane_storage::Recorded;
 use control_plane_storage::model::{
     Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope, SnapshotRow,
 };
+use metadata::Packed;
 use seen::Seen;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -50,7 +52,9 @@ static PRICES: LazyLock<PriceTable> = LazyLock::new(PriceTable::default);
 /// See the module.
 pub(crate) struct Ledger {
     pub(crate) lease: Lease,
+    /// Without its metadata.
     pub(crate) run: Run,
+    metadata: Packed,
     pub(crate) session: Session,
     chain: ChainHash,
     projection: Projection,
@@ -103,8 +107,9 @@ pub(crate) struct Parts {
 impl Ledger {
     /// A ledger without anything to commit.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { lease, run, session, chain, projection, metrics, .. } = parts;
+        let Parts { lease, mut run, session, chain, projection, metrics, .. } = parts;
         Self {
+            metadata: Packed::pack(std::mem::take(&mut run.metadata)),
             seen: Seen::new(&parts.recorded, session.cursor),
             normalizer: Normalizer::new(projection.known_participants(), session.last_event_ts),
             done_items: HashSet::new(),
@@ -342,7 +347,9 @@ impl Ledger {
         });
         if let Value::Object(facts) = facts {
             let known = facts.into_iter().filter(|(_, value)| !value.is_null());
-            self.run.metadata.extend(known);
+            let mut metadata = self.metadata.unpack();
+            metadata.extend(known);
+            self.metadata = Packed::pack(metadata);
         }
         if let Some(milliseconds) = duration.and_then(|ms| u32::try_from(ms).ok()) {
             metrics::histogram!(
@@ -425,7 +432,7 @@ impl Ledger {
         if due {
             self.snapshot_at = self.run.last_seq;
         }
-        Append {
+        let mut batch = Append {
             lease: self.lease,
             expected_seq,
             run: self.run.clone(),
@@ -438,7 +445,11 @@ impl Ledger {
             metrics: self.metrics.clone(),
             artifacts: pending.artifacts,
             inbox_used: pending.inbox_used,
+        };
+        if batch.files() {
+            batch.run.metadata = self.metadata.unpack();
         }
+        batch
     }
 }
 

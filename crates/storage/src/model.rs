@@ -211,7 +211,8 @@ pub struct Append {
     pub lease: Lease,
     /// The log's end that the batch was made on.
     pub expected_seq: Seq,
-    /// The run after the batch; `last_seq` is the new end.
+    /// The run after the batch; `last_seq` is the new end. Its metadata count only when the batch
+    /// [`Append::files`] it.
     pub run: control_plane_domain::Run,
     /// The log's head after the batch.
     pub chain: ChainHash,
@@ -247,5 +248,10 @@ impl Append {
     /// run is filed: a run that is adopted is bound a second time.
     pub fn binds(&self) -> bool {
         self.entries.iter().any(|entry| entry.event_type == EventType::SessionBound)
+    }
+
+    /// Whether the run's metadata is written: when it is bound, and when it is over.
+    pub fn files(&self) -> bool {
+        self.run.state.is_terminal() || self.binds()
     }
 }

@@ -6,6 +6,7 @@ use control_plane_domain::normalize::Normalizer;
 use control_plane_domain::{RunDescriptor, Timestamp, control};
 
 use super::Ledger;
+use super::metadata::Packed;
 use crate::{adopt, launch};
 
 impl Ledger {
@@ -20,11 +21,11 @@ impl Ledger {
     ) {
         let (posted, _session) = launch::records(descriptor, self.run.created_at);
         let mut metadata = posted.metadata;
-        for (key, value) in std::mem::take(&mut self.run.metadata) {
+        for (key, value) in self.metadata.unpack() {
             metadata.entry(key).or_insert(value);
         }
         metadata.insert("modeName".to_owned(), self.session.mode_name.clone().into());
-        self.run.metadata = metadata;
+        self.metadata = Packed::pack(metadata);
         self.run.mode = posted.mode;
         self.run.runtime_version = posted.runtime_version.or(self.run.runtime_version.take());
         self.run.idempotency_key = posted.idempotency_key;

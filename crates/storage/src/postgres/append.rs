@@ -287,7 +287,7 @@ fn run_row(batch: &Append) -> Value {
         "last_event_seq": run.last_seq,
         "chain_hash": format!("\\x{}", hex::encode(batch.chain.0)),
         // Absent keeps what is there.
-        "metadata": (run.state.is_terminal() || batch.binds()).then_some(&run.metadata),
+        "metadata": batch.files().then_some(&run.metadata),
         "error_code": run.error_code,
         "error_message": run.error_message,
         "started_at": run.started_at,

@@ -66,7 +66,7 @@ fn advance_run(conn: &mut SqliteConnection, batch: &Append) -> QueryResult<bool>
             runs::updated_at.eq(run.updated_at),
         ))
         .execute(conn)?;
-    if advanced == 1 && (run.state.is_terminal() || batch.binds()) {
+    if advanced == 1 && batch.files() {
         diesel::update(runs::table.find(DbUuid(run.id.0)))
             .set((
                 runs::metadata.eq(serde_json::Value::Object(run.metadata.clone())),
