@@ -234,6 +234,32 @@ pub fn stream_gap_open(
     )
 }
 
+/// `session.stream.gap` of envelopes that were accepted, were not delivered, and cannot be placed:
+/// `missing` of those from `from` to `to`.
+pub fn stream_loss(
+    session_id: &SessionId,
+    from: Ordinal,
+    to: Ordinal,
+    missing: Ordinal,
+    reason: &str,
+    now: Timestamp,
+) -> EventDraft {
+    draft(
+        EventType::SessionStreamGap,
+        now,
+        session_subject(session_id),
+        "stream-consumer",
+        None,
+        json!({
+            "sessionId": session_id.as_str(),
+            "fromOrdinal": from,
+            "toOrdinal": to,
+            "missing": missing,
+            "reason": reason,
+        }),
+    )
+}
+
 /// `session.stream.diverged`: under this session's id there is another history now.
 pub fn stream_diverged(
     session_id: &SessionId,

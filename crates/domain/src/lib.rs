@@ -9,6 +9,7 @@ pub mod control;
 pub mod descriptor;
 pub mod envelope;
 pub mod event;
+pub mod evidence;
 pub mod id;
 pub mod metrics;
 pub mod normalize;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Evidence;
 use crate::id::{Ordinal, RunId, SessionId};
 use crate::time::Timestamp;
 
@@ -129,6 +130,8 @@ pub struct Session {
     pub disconnected_at: Option<Timestamp>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
+    /// What tells whether the record of it is whole.
+    pub evidence: Evidence,
 }
 
 impl Session {

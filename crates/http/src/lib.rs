@@ -7,6 +7,7 @@ pub mod auth;
 
 mod admin;
 mod body;
+mod completeness;
 mod context;
 mod deletion;
 mod diagnosis;

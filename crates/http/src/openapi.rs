@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    admin, completeness, deletion, diagnosis, error, events, health, launch, lifecycle, removed,
+    replay, runs, runtime, stream, tickets,
 };
 
 /// The document.
@@ -40,6 +40,7 @@ use crate::{
         replay::state,
         runs::metrics,
         diagnosis::diagnosis,
+        completeness::completeness,
         runs::artifacts,
         runs::rebuild,
         removed::messages,

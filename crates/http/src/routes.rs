@@ -11,8 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, auth, body, deletion, diagnosis, events, health, launch, lifecycle, removed, replay,
-    runs, runtime, stream, tickets,
+    admin, auth, body, completeness, deletion, diagnosis, events, health, launch, lifecycle,
+    removed, replay, runs, runtime, stream, tickets,
 };
 
 /// Who may call a route.
@@ -76,6 +76,7 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runs/{id}/replay/state", Access::Key, || web::get().to(replay::state)),
     get("/runs/{id}/metrics", Access::Key, || web::get().to(runs::metrics)),
     get("/runs/{id}/diagnosis", Access::Key, || web::get().to(diagnosis::diagnosis)),
+    get("/runs/{id}/completeness", Access::Key, || web::get().to(completeness::completeness)),
     get("/runs/{id}/artifacts", Access::Key, || web::get().to(runs::artifacts)),
     post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),
     post("/runs/{id}/messages", || web::post().to(removed::messages)),

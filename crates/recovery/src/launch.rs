@@ -187,6 +187,7 @@ pub(crate) fn records(descriptor: &RunDescriptor, now: Timestamp) -> (Run, Sessi
         disconnected_at: None,
         created_at: now,
         updated_at: now,
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     (run, session)
 }

@@ -4,6 +4,7 @@
 //! renews its lease and loads the run again; it never guesses.
 
 mod attach;
+mod count;
 mod ending;
 mod follow;
 mod inbox;

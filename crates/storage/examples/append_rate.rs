@@ -203,6 +203,7 @@ fn new_run() -> NewRun {
         disconnected_at: None,
         created_at: now,
         updated_at: now,
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     NewRun { run, session, entries: Vec::new(), metrics: RunMetrics::empty(id) }
 }

@@ -52,6 +52,7 @@ mod snapshots;
 mod sqlite;
 mod store;
 mod tail;
+mod tally;
 mod tickets;
 mod types;
 
@@ -68,4 +69,5 @@ pub use ownership::Census;
 pub use signals::{About, NewSignal, SIGNAL, SignalGap, SignalNews, SignalWatch, SignalsDone};
 pub use store::Store;
 pub use tail::{Follower, KeptEntry, TailEntry};
+pub use tally::{Counted, Tally};
 pub use tickets::{Ticket, TicketHash};

@@ -367,6 +367,7 @@ fn session() -> Session {
         disconnected_at: None,
         created_at: at(SENT),
         updated_at: at(SENT),
+        evidence: crate::evidence::Evidence::default(),
     }
 }
 

@@ -370,6 +370,7 @@ fn records(body: &RunDescriptor) -> (Run, Session) {
         disconnected_at: None,
         created_at: now,
         updated_at: now,
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     (run, session)
 }

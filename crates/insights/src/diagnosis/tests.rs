@@ -68,6 +68,7 @@ fn facts(mode: &str) -> Facts {
         disconnected_at: None,
         created_at: at(0),
         updated_at: at(1),
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     let here = Holder { instance: 0x2a, alive: true, here: true };
     Facts {

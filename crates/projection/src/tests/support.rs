@@ -317,5 +317,6 @@ fn session(session_id: SessionId, mode: &str, participants: Vec<String>) -> Sess
         disconnected_at: None,
         created_at: at(0),
         updated_at: at(0),
+        evidence: control_plane_domain::evidence::Evidence::default(),
     }
 }

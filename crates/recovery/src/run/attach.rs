@@ -54,9 +54,11 @@ impl Task<'_> {
             if !self.ledger.session.is_same_history(&info) {
                 return self.diverge("the session's start or initiator is another one").await;
             }
+            self.note_activity(&info);
             self.bind(&info).await?;
             let opened = self.open(info.state).await?;
             self.count_attach(&opened);
+            self.note_reattach(&opened);
             match opened {
                 Opened::Source { source, shown } => {
                     misses = 0;
@@ -180,7 +182,10 @@ impl Task<'_> {
         if let RuntimeErrorKind::HistoryUnavailable { lowest_available: lowest } = fault.kind {
             let is_end = over && lowest >= self.ledger.session.cursor;
             return Ok(match self.compacted(lowest).await? {
-                _any if is_end => Opened::Complete,
+                _any if is_end => {
+                    self.note_total(lowest);
+                    Opened::Complete
+                }
                 true => Opened::Compacted,
                 false => Opened::Failed(fault),
             });
@@ -214,6 +219,24 @@ impl Task<'_> {
         metrics::counter!("macp_history_gap_envelopes_total").increment(missing);
         self.ledger.gap(to, "HISTORY_UNAVAILABLE", now);
         self.commit().await
+    }
+
+    /// Notes whether a stream that was opened behind something recorded has shown it. It is written
+    /// with whatever is written next: a quiet run is not written for that.
+    fn note_reattach(&mut self, opened: &Opened) {
+        let session = &mut self.ledger.session;
+        let is_shown = match opened {
+            Opened::Source { shown, .. } => *shown,
+            Opened::Missing | Opened::Diverged => false,
+            Opened::Complete | Opened::Compacted | Opened::Failed(_) | Opened::Refused(_) => return,
+        };
+        if session.cursor > 0 {
+            session.evidence.reattaches += 1;
+            session.evidence.overlaps_shown += i64::from(is_shown);
+        }
+        if is_shown {
+            session.evidence.counted(session.cursor);
+        }
     }
 
     /// Counts how an attempt to attach ended.

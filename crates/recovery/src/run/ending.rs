@@ -32,6 +32,7 @@ impl Task<'_> {
             let now = self.now();
             self.ledger.receipt(&document, now);
         }
+        self.look_back(state).await?;
         let now = self.now();
         self.ledger.session_state(state, now);
         match state {

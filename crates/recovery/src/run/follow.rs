@@ -100,8 +100,13 @@ impl Task<'_> {
         settled(answer(beside.in_flight.take()).await)?;
         self.commit().await?;
         if let (Ok(Followed::Over), Some(over)) = (&ended, beside.settling) {
-            if let Some(until) = over.until.filter(|until| *until > self.ledger.session.cursor) {
+            // Nothing comes behind the Commitment that resolved it: what is missing is before.
+            let until = over.until.filter(|_| !self.ends_resolved(over.state));
+            if let Some(until) = until.filter(|until| *until > self.ledger.session.cursor) {
                 self.record_gap(until).await?;
+            }
+            if let Some(until) = until.filter(|until| *until >= self.ledger.session.cursor) {
+                self.note_total(until);
             }
             self.conclude(over.state).await?;
         }
@@ -186,6 +191,15 @@ impl Task<'_> {
                     }
                 }
                 Next::Quiet => {
+                    if let Some(over) = &beside.settling
+                        && over.served
+                        && matches!(over.probe, Probe::Main)
+                        && !self.is_counted()
+                    {
+                        // The silence of one stream: a second one shows where the first has ended.
+                        beside.settling = Some(self.settling_with_probe(over.state));
+                        continue;
+                    }
                     return Ok(match &beside.settling {
                         None => Followed::Idle,
                         Some(over) if over.served || over.until.is_some() => Followed::Over,
@@ -330,6 +344,7 @@ impl Task<'_> {
         };
         self.ledger.session.expires_at = time::from_unix_ms(info.expires_at_unix_ms);
         if info.state.is_over() {
+            self.note_activity(&info);
             self.over(info.state, beside);
             return Ok(false);
         }

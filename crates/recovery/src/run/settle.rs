@@ -93,11 +93,20 @@ impl Task<'_> {
     pub(super) fn is_settled(&self, over: &Settling) -> bool {
         let cursor = self.ledger.session.cursor;
         let all_here = over.until.is_some_and(|until| cursor >= until);
-        // A Commitment that left its session open says nothing about the end.
-        let last = over.state == SessionState::Resolved
+        all_here || self.ends_resolved(over.state)
+    }
+
+    /// Whether the last envelope recorded is the Commitment that resolved the session. One that left
+    /// its session open says nothing about the end.
+    pub(super) fn ends_resolved(&self, state: SessionState) -> bool {
+        state == SessionState::Resolved
             && self.ledger.ends_with_commitment()
-            && self.left_open != Some(cursor);
-        all_here || last
+            && self.left_open != Some(self.ledger.session.cursor)
+    }
+
+    /// Whether a subscription to the last ordinal recorded has shown what is there.
+    pub(super) fn is_counted(&self) -> bool {
+        self.ledger.session.evidence.counted_to == self.ledger.session.cursor
     }
 
     /// Takes in what the probe says; `false` when the history differs.
@@ -112,9 +121,14 @@ impl Task<'_> {
                 let Probe::Open(source) = &mut over.probe else { return true };
                 let now = self.context.clock.now();
                 let room = self.context.config.batch_envelopes;
-                if source.take_all(&mut self.ledger, envelope, now, room) == Taken::Diverged {
-                    return false;
+                match source.take_all(&mut self.ledger, envelope, now, room) {
+                    Taken::Diverged => return false,
+                    // It has to begin with what it was opened at.
+                    Taken::Redelivered if !source.has_shown() => return false,
+                    Taken::Recorded | Taken::Known | Taken::Redelivered => {}
                 }
+                let ordinal = source.shown_to(&self.ledger);
+                self.ledger.session.evidence.counted(ordinal);
                 over.served = true;
             }
             Probed::Opened(Err(fault)) | Probed::Frame(Some(Err(fault))) => {

@@ -22,6 +22,8 @@ pub(super) struct Source {
     next: Ordinal,
     last_message_id: Option<String>,
     fault: Option<RuntimeError>,
+    /// Whether it has delivered something that was recorded before.
+    has_shown: bool,
 }
 
 /// What an envelope turned out to be.
@@ -40,7 +42,23 @@ pub(super) enum Taken {
 impl Source {
     /// A stream that was opened after ordinal `after`.
     pub(super) fn new(stream: Stream, after: Ordinal) -> Self {
-        Self { stream: stream.fuse(), next: after + 1, last_message_id: None, fault: None }
+        Self {
+            stream: stream.fuse(),
+            next: after + 1,
+            last_message_id: None,
+            fault: None,
+            has_shown: false,
+        }
+    }
+
+    /// Whether it has delivered, where it stands, something that was recorded before.
+    pub(super) fn has_shown(&self) -> bool {
+        self.has_shown
+    }
+
+    /// Up to where it has shown that the log counts as it does; 0 when it has not.
+    pub(super) fn shown_to(&self, ledger: &Ledger) -> Ordinal {
+        if self.has_shown { (self.next - 1).min(ledger.session.cursor) } else { 0 }
     }
 
     /// The next frame; `None` at the stream's end. Dropping the future loses nothing.
@@ -94,6 +112,7 @@ impl Source {
             None => Taken::Known,
         };
         self.next += 1;
+        self.has_shown |= taken == Taken::Known;
         self.last_message_id = Some(envelope.message_id.clone());
         if taken == Taken::Recorded {
             metrics::counter!(

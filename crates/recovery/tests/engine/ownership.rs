@@ -73,6 +73,7 @@ fn queued(session_id: &SessionId, now: Timestamp) -> NewRun {
         disconnected_at: None,
         created_at: now,
         updated_at: now,
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     let created = control::run_created(&run, message::DECISION);
     let entries = vec![entry(created, id, 1, ChainHash::EMPTY, now)];

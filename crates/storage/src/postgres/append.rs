@@ -65,14 +65,17 @@ WITH batch AS (
         expires_at = s.expires_at, last_seen_at = s.last_seen_at,
         last_stream_cursor = s.last_stream_cursor, last_message_id = s.last_message_id,
         last_event_ts = s.last_event_ts, stream_connected_at = s.stream_connected_at,
-        stream_disconnected_at = s.stream_disconnected_at, updated_at = s.updated_at
+        stream_disconnected_at = s.stream_disconnected_at, updated_at = s.updated_at,
+        reattaches = s.reattaches, overlaps_shown = s.overlaps_shown,
+        counted_to = s.counted_to, ending = s.ending
     FROM json_to_recordset(?::json) AS s(
         run_id uuid, mode_name text, mode_version text, configuration_version text,
         policy_version text, initiator_participant_id text, session_state text, metadata jsonb,
         started_at_unix_ms bigint, expires_at timestamptz, last_seen_at timestamptz,
         last_stream_cursor bigint, last_message_id text, last_event_ts timestamptz,
         stream_connected_at timestamptz, stream_disconnected_at timestamptz,
-        updated_at timestamptz) JOIN fenced f ON f.id = s.run_id
+        updated_at timestamptz, reattaches bigint, overlaps_shown bigint, counted_to bigint,
+        ending text) JOIN fenced f ON f.id = s.run_id
     WHERE t.run_id = s.run_id
 ), metric_rows AS (
     UPDATE run_metrics t SET event_count = m.event_count, message_count = m.message_count,
@@ -333,6 +336,10 @@ fn session_row(batch: &Append) -> Value {
         "stream_connected_at": session.connected_at,
         "stream_disconnected_at": session.disconnected_at,
         "updated_at": session.updated_at,
+        "reattaches": session.evidence.reattaches,
+        "overlaps_shown": session.evidence.overlaps_shown,
+        "counted_to": session.evidence.counted_to,
+        "ending": sessions::ending(session),
     })
 }
 

@@ -68,6 +68,10 @@ diesel::table! {
         stream_disconnected_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        reattaches -> BigInt,
+        overlaps_shown -> BigInt,
+        counted_to -> BigInt,
+        ending -> Nullable<Text>,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rows of `runtime_sessions`.
 
+use control_plane_domain::evidence::Evidence;
 use control_plane_domain::session::Session;
 use control_plane_domain::{RunId, SessionId, Timestamp};
 use diesel::prelude::*;
@@ -34,6 +35,10 @@ pub(super) struct SessionRow {
     stream_disconnected_at: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
+    reattaches: i64,
+    overlaps_shown: i64,
+    counted_to: i64,
+    ending: Option<String>,
 }
 
 /// What the `metadata` column holds.
@@ -43,6 +48,12 @@ pub(crate) fn metadata(session: &Session) -> Value {
         "contextId": session.context_id,
         "extensionKeys": session.extension_keys,
     })
+}
+
+/// What the `ending` column holds.
+pub(crate) fn ending(session: &Session) -> Option<String> {
+    let ending = session.evidence.ending.as_deref()?;
+    serde_json::to_string(ending).ok()
 }
 
 impl From<&Session> for SessionRow {
@@ -68,6 +79,10 @@ impl From<&Session> for SessionRow {
             stream_disconnected_at: session.disconnected_at,
             created_at: session.created_at,
             updated_at: session.updated_at,
+            reattaches: session.evidence.reattaches,
+            overlaps_shown: session.evidence.overlaps_shown,
+            counted_to: session.evidence.counted_to,
+            ending: ending(session),
         }
     }
 }
@@ -88,7 +103,17 @@ impl TryFrom<SessionRow> for Session {
                 .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
                 .unwrap_or_default()
         };
+        let ending = match &row.ending {
+            Some(text) => serde_json::from_str(text).map_err(|_fault| corrupt("ending"))?,
+            None => None,
+        };
         Ok(Self {
+            evidence: Evidence {
+                reattaches: row.reattaches,
+                overlaps_shown: row.overlaps_shown,
+                counted_to: row.counted_to,
+                ending,
+            },
             run_id: RunId(row.run_id.0),
             state: row.session_state.parse().map_err(|_unknown| corrupt("session_state"))?,
             participants: texts("participants"),

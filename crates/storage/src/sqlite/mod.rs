@@ -36,6 +36,8 @@ pub(crate) mod sessions;
 pub(crate) mod signals;
 #[path = "../queries/snapshots.rs"]
 pub(crate) mod snapshots;
+#[path = "../queries/tally.rs"]
+pub(crate) mod tally;
 #[path = "../queries/tickets.rs"]
 pub(crate) mod tickets;
 

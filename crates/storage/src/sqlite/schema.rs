@@ -68,6 +68,10 @@ diesel::table! {
         stream_disconnected_at -> Nullable<TimestamptzSqlite>,
         created_at -> TimestamptzSqlite,
         updated_at -> TimestamptzSqlite,
+        reattaches -> BigInt,
+        overlaps_shown -> BigInt,
+        counted_to -> BigInt,
+        ending -> Nullable<Text>,
     }
 }
 

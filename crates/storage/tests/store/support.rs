@@ -71,6 +71,7 @@ pub(crate) fn new_run() -> NewRun {
         disconnected_at: None,
         created_at: at(0),
         updated_at: at(0),
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     let entries = vec![entry(id, 1, EventType::RunCreated, ChainHash::EMPTY)];
     NewRun { run, session, entries, metrics: RunMetrics::empty(id) }

@@ -70,6 +70,7 @@ fn ledger(cursor: Ordinal) -> Ledger {
         disconnected_at: None,
         created_at: now,
         updated_at: now,
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     Ledger::new(Parts {
         lease: Lease { run_id: id, epoch: 1 },
