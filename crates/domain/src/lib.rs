@@ -18,6 +18,7 @@ pub mod run;
 pub mod runtime;
 pub mod session;
 pub mod time;
+pub mod trace;
 
 pub use clock::{Clock, SystemClock};
 pub use descriptor::RunDescriptor;
@@ -27,3 +28,4 @@ pub use id::{EventId, Ordinal, Position, RunId, Seq, SessionId};
 pub use run::{Run, RunState};
 pub use session::{Session, SessionState};
 pub use time::Timestamp;
+pub use trace::{RunTrace, TraceContext};

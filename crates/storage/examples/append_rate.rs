@@ -204,5 +204,5 @@ fn new_run() -> NewRun {
         created_at: now,
         updated_at: now,
     };
-    NewRun { run, session, entries: Vec::new(), metrics: RunMetrics::empty(id) }
+    NewRun { run, session, entries: Vec::new(), metrics: RunMetrics::empty(id), trace: None }
 }

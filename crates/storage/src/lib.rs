@@ -34,6 +34,7 @@
 #[macro_use]
 mod ask;
 mod append;
+mod artifacts;
 mod config;
 mod deletion;
 mod diagnosis;
@@ -53,8 +54,10 @@ mod sqlite;
 mod store;
 mod tail;
 mod tickets;
+mod traces;
 mod types;
 
+pub use artifacts::ArtifactCursor;
 pub use config::{Access, Config, DatabaseUrl, Synchronous, TailLimits};
 pub use diagnosis::{Owner, Ownership};
 pub use discovery::{ActiveSession, Adopted, Adoption, KnownSessions};
