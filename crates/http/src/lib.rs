@@ -6,6 +6,7 @@
 pub mod auth;
 
 mod admin;
+mod artifacts;
 mod body;
 mod context;
 mod deletion;
@@ -27,6 +28,7 @@ mod runtime;
 mod server;
 mod stream;
 mod tickets;
+mod traces;
 mod views;
 
 pub use context::{ApiContext, Parts, Settings};

@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    admin, artifacts, deletion, diagnosis, error, events, health, launch, lifecycle, removed,
+    replay, runs, runtime, stream, tickets, traces,
 };
 
 /// The document.
@@ -40,7 +40,11 @@ use crate::{
         replay::state,
         runs::metrics,
         diagnosis::diagnosis,
-        runs::artifacts,
+        traces::show,
+        artifacts::list,
+        artifacts::create,
+        artifacts::show,
+        artifacts::delete,
         runs::rebuild,
         removed::messages,
         removed::signal,

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use control_plane_domain::trace::{SpanId, TraceId};
-use control_plane_domain::{Run, RunId, RunState, RunTrace, Timestamp, TraceContext};
+use control_plane_domain::{EventType, Run, RunId, RunState, RunTrace, Timestamp, TraceContext};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::Connection;
+use super::events::EventRow;
 use super::runs::RunRow;
-use super::schema::{run_traces, runs};
+use super::schema::{run_events_canonical as events, run_traces, runs};
 use crate::error::{Entity, Error, Result};
+use crate::model::LogEntry;
 use crate::types::DbUuid;
 
 #[derive(Queryable, Selectable, Insertable)]
@@ -125,4 +127,23 @@ pub(crate) async fn claim(
     };
     // A row that is no good keeps nobody from telling of the others.
     Ok(rows.into_iter().filter_map(|row: (RunRow, TraceRow)| whole(row).ok()).collect())
+}
+
+/// The first `limit` events of a run that are of these types, in order.
+pub(crate) async fn moments(
+    conn: &mut Connection,
+    id: RunId,
+    types: &[EventType],
+    limit: i64,
+) -> Result<Vec<LogEntry>> {
+    let names: Vec<&str> = types.iter().map(|kind| kind.as_str()).collect();
+    let rows: Vec<EventRow> = events::table
+        .filter(events::run_id.eq(DbUuid(id.0)))
+        .filter(events::event_type.eq_any(names))
+        .order(events::seq.asc())
+        .limit(limit)
+        .select(EventRow::as_select())
+        .load(conn)
+        .await?;
+    rows.into_iter().map(LogEntry::try_from).collect()
 }
