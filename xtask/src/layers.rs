@@ -61,6 +61,7 @@ enum Framework {
     Database,
     Http,
     Grpc,
+    Protobuf,
     EmbeddedRuntime,
 }
 
@@ -137,6 +138,8 @@ fn may_name(name: &str, dependency: &Dependency) -> bool {
         None => true,
         Some(Framework::Database) => name == "control-plane-storage",
         Some(Framework::Http) => server || name == "control-plane-http",
+        // Spans leave as protobuf over plain HTTP.
+        Some(Framework::Protobuf) => name == RUNTIME || server,
         Some(Framework::Grpc) => name == RUNTIME || (server && optional),
         Some(Framework::EmbeddedRuntime) => server && optional,
     }
@@ -148,8 +151,10 @@ fn framework(name: &str) -> Option<Framework> {
         Some(Framework::Database)
     } else if starts(&["actix"]) {
         Some(Framework::Http)
-    } else if starts(&["tonic"]) || ["prost", "prost-build", "prost-derive"].contains(&name) {
+    } else if starts(&["tonic"]) || ["prost-build", "prost-derive"].contains(&name) {
         Some(Framework::Grpc)
+    } else if name == "prost" {
+        Some(Framework::Protobuf)
     } else if name == "macp-runtime" {
         Some(Framework::EmbeddedRuntime)
     } else {

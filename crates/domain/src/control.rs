@@ -322,3 +322,19 @@ pub fn artifact_created(
         json!({ "kind": kind, "label": label, "artifactId": id, "uri": uri }),
     )
 }
+
+/// The kind and the label of the artifact that leads to a run's trace.
+pub const TRACE_ARTIFACT: (&str, &str) = ("trace", "Root run trace");
+
+/// `artifact.created` of the one that leads to a run's trace.
+pub fn trace_artifact_created(id: &str, trace_id: &String, now: Timestamp) -> EventDraft {
+    let (kind, label) = TRACE_ARTIFACT;
+    draft(
+        EventType::ArtifactCreated,
+        now,
+        Subject::new(SubjectKind::Artifact, id),
+        "run-executor",
+        Some(trace_id),
+        json!({ "kind": kind, "label": label, "artifactId": id, "traceId": trace_id }),
+    )
+}

@@ -19,6 +19,7 @@ pub mod run;
 pub mod runtime;
 pub mod session;
 pub mod time;
+pub mod trace;
 
 pub use clock::{Clock, SystemClock};
 pub use descriptor::RunDescriptor;
@@ -28,3 +29,4 @@ pub use id::{EventId, Ordinal, Position, RunId, Seq, SessionId};
 pub use run::{Run, RunState};
 pub use session::{Session, SessionState};
 pub use time::Timestamp;
+pub use trace::{RunTrace, TraceContext};

@@ -1,6 +1,7 @@
 //! The port to a MACP runtime: what we ask of it, and how it says no.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +13,7 @@ use crate::breaker::CircuitBreaker;
 use crate::envelope::{Envelope, SessionChange, SignalSeen};
 use crate::id::{Ordinal, SessionId};
 use crate::session::{SessionInfo, SessionState};
+use crate::trace::TraceContext;
 
 /// What we ask of a runtime. Every unary call has a deadline of its own.
 #[async_trait]
@@ -21,6 +23,11 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// What guards its unary calls; streams pass it by.
     fn breaker(&self) -> Option<&dyn CircuitBreaker> {
+        None
+    }
+
+    /// The same runtime, whose calls are part of `trace`; `None` when calls are not traced.
+    fn within(&self, _trace: &TraceContext) -> Option<Arc<dyn Runtime>> {
         None
     }
 

@@ -18,6 +18,7 @@ use actix_web::{HttpMessage, HttpResponse, ResponseError, web};
 use crate::auth::Caller;
 use crate::context::ApiContext;
 use crate::error::ApiError;
+use crate::traces;
 
 /// The name of the header that ties an answer to its log line.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,6 +47,7 @@ pub(crate) async fn edge(
         append(response.headers_mut(), &extra);
         return Ok(response);
     }
+    let span = traces::begin(&request);
     match next.call(request).await {
         Ok(response) => {
             let mut response = response.map_into_boxed_body();
@@ -55,6 +57,9 @@ pub(crate) async fn edge(
                 response.headers_mut().remove(CONTENT_ENCODING);
             }
             let pattern = response.request().match_pattern();
+            if let Some(span) = span {
+                traces::end(span, known_method(&method), pattern.as_deref(), response.status());
+            }
             let caller = response.request().extensions().get::<Caller>().map(|it| it.name.clone());
             let done =
                 Done { method, path, pattern, request_id, caller, status: response.status() };
@@ -64,6 +69,9 @@ pub(crate) async fn edge(
         Err(error) => {
             // Handlers' errors are answers already: this is a panic, or a layer that failed.
             let status = error.as_response_error().status_code();
+            if let Some(span) = span {
+                traces::end(span, known_method(&method), None, status);
+            }
             let done = Done { method, path, pattern: None, request_id, caller: None, status };
             done.record(started);
             Err(Failed { headers: extra }.into())

@@ -10,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
-use control_plane_recovery::{LaunchError, LifecycleError};
+use control_plane_recovery::{ArtifactError, AskError, LaunchError, LifecycleError, MAX_ARTIFACTS};
 use control_plane_storage as storage;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -60,6 +60,9 @@ pub(crate) enum ApiError {
     SessionTaken { run_id: String },
     #[error("this idempotency key was used with another request")]
     IdempotencyConflict,
+    /// There is no room for another artifact.
+    #[error("a run has at most {0} artifacts")]
+    ArtifactLimit(usize),
     #[error("{0}")]
     Internal(String),
 }
@@ -132,7 +135,9 @@ impl ApiError {
             Self::BadGateway(_) => (StatusCode::BAD_GATEWAY, "INTERNAL_ERROR"),
             Self::TooManyStreams(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             Self::SessionTaken { .. } => (StatusCode::CONFLICT, "SESSION_ALREADY_EXISTS"),
-            Self::IdempotencyConflict => (StatusCode::CONFLICT, "CONFLICT"),
+            Self::IdempotencyConflict | Self::ArtifactLimit(_) => {
+                (StatusCode::CONFLICT, "CONFLICT")
+            }
             Self::Storage(error) => classify_storage(error),
             Self::Runtime(error) => classify_runtime(&error.kind),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
@@ -168,6 +173,7 @@ impl ApiError {
             | Self::Runtime(_)
             | Self::SessionTaken { .. }
             | Self::IdempotencyConflict
+            | Self::ArtifactLimit(_)
             | Self::Internal(_) => json!(self.to_string()),
         }
     }
@@ -176,7 +182,7 @@ impl ApiError {
         let details = match self {
             Self::SessionTaken { run_id } => json!({ "runId": run_id }),
             Self::Runtime(error) => json!({ "grpcCode": error.grpc_code }),
-            Self::TooLarge(limit) => json!({ "limit": limit }),
+            Self::TooLarge(limit) | Self::ArtifactLimit(limit) => json!({ "limit": limit }),
             Self::Validation(_)
             | Self::BadRequest(_)
             | Self::Unauthorized(_)
@@ -296,6 +302,17 @@ impl From<LaunchError> for ApiError {
             LaunchError::IdempotencyConflict { .. } => Self::IdempotencyConflict,
             LaunchError::Storage(error) => error.into(),
             LaunchError::Draining => Self::Draining,
+        }
+    }
+}
+
+impl From<ArtifactError> for ApiError {
+    fn from(error: ArtifactError) -> Self {
+        match error {
+            ArtifactError::Ask(AskError::Storage(error)) => error.into(),
+            ArtifactError::Ask(AskError::Late) => Self::OwnerLate,
+            ArtifactError::Conflict => Self::IdempotencyConflict,
+            ArtifactError::TooMany => Self::ArtifactLimit(MAX_ARTIFACTS),
         }
     }
 }

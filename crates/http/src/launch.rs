@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::body::JsonBody;
 use crate::context::ApiContext;
 use crate::error::{ApiError, ErrorBody};
+use crate::traces;
 
 /// The header that makes a retry harmless.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -72,11 +73,13 @@ pub(crate) async fn launch(
     if descriptor.runtime.kind != context.settings.runtime_kind {
         return Err(ApiError::UnknownRuntime(descriptor.runtime.kind));
     }
-    if let Some(value) = request.headers().get(IDEMPOTENCY_KEY) {
-        apply_key(&mut descriptor, value.to_str().ok())?;
+    if let Some(key) = idempotency_key(&request)? {
+        apply_key(&mut descriptor, key)?;
     }
-    let engine = context.engine.clone();
-    let launching = context.executor.spawn(async move { engine.launch(descriptor).await });
+    let (engine, caller) = (context.engine.clone(), traces::of(&request));
+    let launching = context
+        .executor
+        .spawn(async move { engine.launch_within(descriptor, caller.as_ref()).await });
     let launched = launching
         .await
         .map_err(|error| ApiError::Internal(format!("the launch ended early: {error}")))??;
@@ -98,6 +101,7 @@ pub(crate) async fn launch(
 )]
 pub(crate) async fn validate(
     context: web::Data<ApiContext>,
+    request: HttpRequest,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
     let body = body.0.unwrap_or(Value::Null);
@@ -113,7 +117,7 @@ pub(crate) async fn validate(
     let Some(session) = body.get("session").filter(|session| session.is_object()) else {
         return Ok(answer(errors, Vec::new(), RuntimeView::default()));
     };
-    match context.engine.runtime().initialize().await {
+    match traces::runtime(&context, &request).initialize().await {
         Ok(RuntimeInfo { supported_modes, capabilities, .. }) => {
             let mode = session.get("modeName").and_then(Value::as_str).unwrap_or_default();
             errors.extend(unsupported_mode(mode, &supported_modes));
@@ -144,13 +148,25 @@ fn unsupported_mode(mode: &str, supported: &[String]) -> Option<String> {
     })
 }
 
-/// Files the header's key with the descriptor, where the body says nothing else.
-fn apply_key(descriptor: &mut RunDescriptor, header: Option<&str>) -> Result<(), ApiError> {
+/// The key that makes a retry harmless, if there is one.
+pub(crate) fn idempotency_key(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
+    match request.headers().get(IDEMPOTENCY_KEY) {
+        Some(value) => check_key(value.to_str().ok()).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn check_key(header: Option<&str>) -> Result<&str, ApiError> {
     let key = header.unwrap_or_default();
     if key.is_empty() || key.len() > MAX_KEY {
         let fault = format!("Idempotency-Key must be 1 to {MAX_KEY} visible ASCII characters");
         return Err(ApiError::Validation(vec![fault]));
     }
+    Ok(key)
+}
+
+/// Files the header's key with the descriptor, where the body says nothing else.
+fn apply_key(descriptor: &mut RunDescriptor, key: &str) -> Result<(), ApiError> {
     let execution = descriptor.execution.get_or_insert_with(|| Execution {
         idempotency_key: None,
         tags: Vec::new(),
@@ -193,7 +209,7 @@ mod tests {
     fn the_header_files_its_key_where_the_body_has_none() {
         for execution in [Value::Null, json!({ "tags": ["t"] }), json!({ "idempotencyKey": "k" })] {
             let mut descriptor = descriptor(execution);
-            apply_key(&mut descriptor, Some("k")).unwrap();
+            apply_key(&mut descriptor, "k").unwrap();
             assert_eq!(descriptor.idempotency_key(), Some("k"));
         }
     }
@@ -201,14 +217,14 @@ mod tests {
     #[test]
     fn two_different_keys_are_refused() {
         let mut descriptor = descriptor(json!({ "idempotencyKey": "other" }));
-        assert!(matches!(apply_key(&mut descriptor, Some("k")), Err(ApiError::Validation(_))));
+        assert!(matches!(apply_key(&mut descriptor, "k"), Err(ApiError::Validation(_))));
     }
 
     #[test]
     fn a_key_that_cannot_be_kept_is_refused() {
         let long = "k".repeat(MAX_KEY + 1);
         for key in [Some(""), Some(long.as_str()), None] {
-            assert!(apply_key(&mut descriptor(Value::Null), key).is_err());
+            assert!(check_key(key).is_err());
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod auth;
 
 mod admin;
+mod artifacts;
 mod body;
 mod completeness;
 mod context;
@@ -28,6 +29,7 @@ mod runtime;
 mod server;
 mod stream;
 mod tickets;
+mod traces;
 mod views;
 
 pub use context::{ApiContext, Parts, Settings};

@@ -7,8 +7,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, completeness, deletion, diagnosis, error, events, health, launch, lifecycle, removed,
-    replay, runs, runtime, stream, tickets,
+    admin, artifacts, completeness, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
 };
 
 /// The document.
@@ -41,7 +40,11 @@ use crate::{
         runs::metrics,
         diagnosis::diagnosis,
         completeness::completeness,
-        runs::artifacts,
+        traces::show,
+        artifacts::list,
+        artifacts::create,
+        artifacts::show,
+        artifacts::delete,
         runs::rebuild,
         removed::messages,
         removed::signal,

@@ -11,8 +11,7 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, auth, body, completeness, deletion, diagnosis, events, health, launch, lifecycle,
-    removed, replay, runs, runtime, stream, tickets,
+    admin, artifacts, auth, body, completeness, deletion, diagnosis, events, health, launch, lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
 };
 
 /// Who may call a route.
@@ -77,7 +76,11 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runs/{id}/metrics", Access::Key, || web::get().to(runs::metrics)),
     get("/runs/{id}/diagnosis", Access::Key, || web::get().to(diagnosis::diagnosis)),
     get("/runs/{id}/completeness", Access::Key, || web::get().to(completeness::completeness)),
-    get("/runs/{id}/artifacts", Access::Key, || web::get().to(runs::artifacts)),
+    get("/runs/{id}/traces", Access::Key, || web::get().to(traces::show)),
+    get("/runs/{id}/artifacts", Access::Key, || web::get().to(artifacts::list)),
+    post("/runs/{id}/artifacts", || web::post().to(artifacts::create)),
+    get("/runs/{id}/artifacts/{artifactId}", Access::Key, || web::get().to(artifacts::show)),
+    delete("/runs/{id}/artifacts/{artifactId}", || web::delete().to(artifacts::delete)),
     post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),
     post("/runs/{id}/messages", || web::post().to(removed::messages)),
     post("/runs/{id}/signal", || web::post().to(removed::signal)),

@@ -1,4 +1,4 @@
-//! Reading runs: lists, one run, its state, figures and artifacts.
+//! Reading runs: lists, one run, its state and figures.
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::context::ApiContext;
 use crate::error::{ApiError, ErrorBody};
 use crate::query::Query;
-use crate::views::{ArtifactView, RunListView, RunView};
+use crate::views::{RunListView, RunView};
 
 type Context = web::Data<ApiContext>;
 
@@ -95,22 +95,6 @@ pub(crate) async fn metrics(
     let run = find(&context.store, &id).await?;
     let metrics = control_plane_insights::metrics(&context.store, run.id).await?;
     Ok(HttpResponse::Ok().json(metrics))
-}
-
-/// `GET /runs/{id}/artifacts`
-#[utoipa::path(
-    get, path = "/runs/{id}/artifacts", tag = "runs",
-    params(("id" = String, Path, description = "A run's id, or its session's")),
-    responses((status = 200, body = Vec<ArtifactView>), (status = 404, body = ErrorBody))
-)]
-pub(crate) async fn artifacts(
-    context: Context,
-    id: web::Path<String>,
-) -> Result<HttpResponse, ApiError> {
-    let run = find(&context.store, &id).await?;
-    let artifacts = context.store.artifact_list(run.id).await?;
-    let views: Vec<ArtifactView> = artifacts.into_iter().map(ArtifactView::from).collect();
-    Ok(HttpResponse::Ok().json(views))
 }
 
 /// What a rebuild answers: the state, and what the console looks for.

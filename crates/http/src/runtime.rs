@@ -9,6 +9,7 @@ use crate::context::ApiContext;
 use crate::error::{ApiError, ErrorBody};
 use crate::health::{RuntimeHealth, breaker_state};
 use crate::query::Query;
+use crate::traces;
 
 type Context = web::Data<ApiContext>;
 
@@ -17,8 +18,11 @@ type Context = web::Data<ApiContext>;
     get, path = "/runtime/manifest", tag = "runtime",
     responses((status = 200, body = Object), (status = 503, body = ErrorBody))
 )]
-pub(crate) async fn manifest(context: Context) -> Result<HttpResponse, ApiError> {
-    let mut manifest = context.engine.runtime().manifest().await?;
+pub(crate) async fn manifest(
+    context: Context,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let mut manifest = traces::runtime(&context, &request).manifest().await?;
     if manifest.agent_id.is_empty() {
         "macp-runtime".clone_into(&mut manifest.agent_id);
     }
@@ -38,7 +42,7 @@ pub(crate) async fn modes(
     let mut query = Query::new(request.query_string());
     let extensions = query.choice("include", &[("ext", true)]).unwrap_or(false);
     query.finish()?;
-    let runtime = context.engine.runtime();
+    let runtime = traces::runtime(&context, &request);
     let mut modes = runtime.modes(Modes::Standard).await?;
     if extensions {
         modes.extend(runtime.modes(Modes::Extension).await?);
@@ -51,8 +55,11 @@ pub(crate) async fn modes(
     get, path = "/runtime/roots", tag = "runtime",
     responses((status = 200, body = Vec<Object>), (status = 503, body = ErrorBody))
 )]
-pub(crate) async fn roots(context: Context) -> Result<HttpResponse, ApiError> {
-    Ok(HttpResponse::Ok().json(context.engine.runtime().roots().await?))
+pub(crate) async fn roots(
+    context: Context,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(traces::runtime(&context, &request).roots().await?))
 }
 
 /// How the runtime is, and whether it is called at all.

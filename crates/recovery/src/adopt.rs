@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn what_is_posted_is_read_from_the_inbox_as_it_was() {
         let asked = descriptor(&["a"], "m");
-        let new = launch::new_run(&asked, from_unix_ms(1).unwrap());
+        let new = launch::new_run(&asked, None, from_unix_ms(1).unwrap());
 
         let adoption = adoption(&new, from_unix_ms(2).unwrap());
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use control_plane_domain::Clock;
+use control_plane_domain::trace::{LiveSpan, SpanStatus};
 use control_plane_storage::Store;
 use control_plane_storage::model::{Append, Appended};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,9 @@ struct Job {
 struct Waiting {
     answer: oneshot::Sender<Appended>,
     load: Load,
+    /// The batch ends its run.
+    ends: bool,
+    span: Option<LiveSpan>,
 }
 
 /// What the writers share.
@@ -37,6 +41,8 @@ struct Desk {
     store: Store,
     lag: Arc<Lag>,
     clock: Arc<dyn Clock>,
+    /// Told when a run is over.
+    ended: Arc<Notify>,
 }
 
 /// A handle on the writer tasks.
@@ -51,6 +57,7 @@ impl Committer {
     pub(crate) fn start(
         store: &Store,
         clock: &Arc<dyn Clock>,
+        ended: &Arc<Notify>,
         tasks: &TaskTracker,
         drained: &CancellationToken,
     ) -> Self {
@@ -59,7 +66,7 @@ impl Committer {
         let lag = Arc::<Lag>::default();
         for _ in 0..WRITERS {
             let (lag, clock) = (Arc::clone(&lag), Arc::clone(clock));
-            let desk = Desk { store: store.clone(), lag, clock };
+            let desk = Desk { store: store.clone(), lag, clock, ended: Arc::clone(ended) };
             tasks.spawn(write(desk, Arc::clone(&receiver), drained.clone()));
         }
         Self { jobs, lag }
@@ -72,9 +79,14 @@ impl Committer {
 
     /// Hands over a batch; the answer tells how it ended. A dropped answer means that the writers
     /// are gone, and nobody knows.
-    pub(crate) fn commit(&self, batch: Append) -> oneshot::Receiver<Appended> {
+    pub(crate) fn commit(
+        &self,
+        batch: Append,
+        span: Option<LiveSpan>,
+    ) -> oneshot::Receiver<Appended> {
         let (sender, answer) = oneshot::channel();
-        let done = Waiting { answer: sender, load: self.lag.begins(&batch) };
+        let ends = batch.run.state.is_terminal();
+        let done = Waiting { answer: sender, load: self.lag.begins(&batch), ends, span };
         match self.jobs.try_send(Job { batch, done }) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
             // A run has one batch under way at most, so this wait is bounded by the writers.
@@ -106,11 +118,25 @@ async fn write(desk: Desk, jobs: Arc<Mutex<mpsc::Receiver<Job>>>, drained: Cance
         metrics::histogram!("macp_commit_rows")
             .record(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)));
         let now = desk.clock.now();
-        for (Waiting { answer, load }, outcome) in waiting.into_iter().zip(outcomes) {
+        for (Waiting { answer, load, ends, span }, outcome) in waiting.into_iter().zip(outcomes) {
             desk.lag.ended(load, &outcome, now);
+            if let Some(span) = span {
+                span.end(status(&outcome));
+            }
+            if ends {
+                desk.ended.notify_one();
+            }
             // A task that is gone has no use for the answer.
             let _ = answer.send(outcome);
         }
+    }
+}
+
+fn status(outcome: &Appended) -> SpanStatus {
+    match outcome {
+        Appended::Committed => SpanStatus::Ok,
+        Appended::Fenced => SpanStatus::Error("the run has another owner".to_owned()),
+        Appended::Refused(reason) | Appended::Unknown(reason) => SpanStatus::Error(reason.clone()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use control_plane_domain::runtime::Runtime;
-use control_plane_domain::{Clock, RunDescriptor, RunId, RunState, SessionId};
+use control_plane_domain::{Clock, RunDescriptor, RunId, RunState, RunTrace, SessionId};
 use control_plane_storage::model::{Lease, NewRun};
 use control_plane_storage::{Error, Store};
 use tokio::sync::{Notify, Semaphore};
@@ -26,7 +26,7 @@ use crate::loader::Loader;
 use crate::modes::ModeCheck;
 use crate::run::{self, Origin};
 use crate::signals::Ear;
-use crate::{claim, signals, watch};
+use crate::{claim, signals, traces, watch};
 
 /// How often a run's task may panic before the run is parked.
 const MAX_PANICS: u32 = 3;
@@ -50,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) modes: ModeCheck,
     /// Runs may wait for an owner.
     pub(crate) look: Notify,
+    /// A run is over, and that is committed.
+    pub(crate) ended: Arc<Notify>,
     pub(crate) tasks: TaskTracker,
     pub(crate) ear: Ear,
     pub(crate) discovery: Discovery,
@@ -91,8 +93,9 @@ impl Engine {
         tasks: TaskTracker,
     ) -> Self {
         let drained = CancellationToken::new();
+        let ended = Arc::<Notify>::default();
         let context = Arc::new(Context {
-            committer: Committer::start(&store, &clock, &tasks, &drained),
+            committer: Committer::start(&store, &clock, &ended, &tasks, &drained),
             loader: Loader::start(&store, &tasks, &stop),
             backoff: Backoff::new(config.backoff_base, config.backoff_max),
             budget: Arc::default(),
@@ -104,6 +107,7 @@ impl Engine {
             claimed: AtomicBool::new(false),
             following: Mutex::default(),
             look: Notify::new(),
+            ended,
             store,
             runtime,
             clock,
@@ -120,6 +124,9 @@ impl Engine {
             context.tasks.spawn(discover::over(Arc::clone(&context)));
         }
         claim::start(&context);
+        if let Some(tracer) = context.config.tracer.clone() {
+            context.tasks.spawn(traces::tell(Arc::clone(&context), tracer));
+        }
         let last = Arc::clone(&context);
         context.tasks.spawn(async move {
             last.stop.cancelled().await;
@@ -170,10 +177,19 @@ impl Engine {
     /// # Errors
     /// [`LaunchError`]; nothing was recorded then.
     pub async fn launch(&self, descriptor: RunDescriptor) -> Result<Launched, LaunchError> {
+        self.launch_within(descriptor, None).await
+    }
+
+    /// The same, with the trace that the run gets if it is new.
+    pub(crate) async fn launch_as(
+        &self,
+        descriptor: RunDescriptor,
+        trace: Option<RunTrace>,
+    ) -> Result<Launched, LaunchError> {
         if self.0.stop.is_cancelled() {
             return Err(LaunchError::Draining);
         }
-        let new = launch::new_run(&descriptor, self.0.clock.now());
+        let new = launch::new_run(&descriptor, trace, self.0.clock.now());
         let session_id = new.session.session_id.clone();
         let run_id = new.run.id;
         let trace_id = new.run.trace_id.clone();

@@ -6,7 +6,7 @@ use control_plane_domain::descriptor::{
 use control_plane_domain::run::RunMode;
 use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{
-    Run, RunId, RunState, Session, SessionId, SessionState, Timestamp, time,
+    Run, RunId, RunState, RunTrace, Session, SessionId, SessionState, Timestamp, time,
 };
 use control_plane_storage::Error;
 use control_plane_storage::model::NewRun;
@@ -64,14 +64,23 @@ impl From<Error> for LaunchError {
 }
 
 /// The records that a descriptor makes at `now`.
-pub(crate) fn new_run(descriptor: &RunDescriptor, now: Timestamp) -> NewRun {
+pub(crate) fn new_run(
+    descriptor: &RunDescriptor,
+    trace: Option<RunTrace>,
+    now: Timestamp,
+) -> NewRun {
     let (run, session) = records(descriptor, now);
-    ledger::new_run(run, session)
+    ledger::new_run(run, session, trace)
 }
 
 /// The records of a session that was found. The run has its session's id where that is a UUID and
 /// `id_is_free`.
-pub(crate) fn discovered(info: &SessionInfo, id_is_free: bool, now: Timestamp) -> NewRun {
+pub(crate) fn discovered(
+    info: &SessionInfo,
+    id_is_free: bool,
+    trace: Option<RunTrace>,
+    now: Timestamp,
+) -> NewRun {
     let (mut run, mut session) = records(&described(info, now), now);
     if let Some(id) = run_id(&info.session_id).filter(|_| id_is_free) {
         run.id = id;
@@ -79,7 +88,7 @@ pub(crate) fn discovered(info: &SessionInfo, id_is_free: bool, now: Timestamp) -
     }
     // Nobody has asked for it yet.
     run.request_hash = None;
-    ledger::new_run(run, session)
+    ledger::new_run(run, session, trace)
 }
 
 /// The id that a session gives to its run: itself, when it is a UUID as UUIDs are written.
@@ -246,7 +255,7 @@ mod tests {
             "sourceRef": "s-1", "private": 1,
         }));
 
-        let new = new_run(&asked, from_unix_ms(1).unwrap());
+        let new = new_run(&asked, None, from_unix_ms(1).unwrap());
 
         assert_eq!(new.run.metadata["environment"], "staging");
         assert_eq!(new.run.metadata["scenarioRef"], "fraud");
@@ -283,7 +292,7 @@ mod tests {
     fn a_session_that_was_found_says_how_it_would_have_been_posted() {
         let id = "0190b6c4-6f2a-7cc3-9d5e-1f2a3b4c5d6e";
 
-        let new = discovered(&found(id), true, from_unix_ms(1).unwrap());
+        let new = discovered(&found(id), true, None, from_unix_ms(1).unwrap());
 
         assert!(new.run.is_unclaimed());
         assert_eq!(new.run.id.to_string(), id);
@@ -303,13 +312,13 @@ mod tests {
     fn only_a_free_uuid_as_uuids_are_written_is_the_runs_id() {
         let now = from_unix_ms(1).unwrap();
         for id in ["0190b6c46f2a7cc39d5e1f2a3b4c5d6e", "abcdefghijklmnopqrstuv"] {
-            let first = discovered(&found(id), true, now);
-            let second = discovered(&found(id), true, now);
+            let first = discovered(&found(id), true, None, now);
+            let second = discovered(&found(id), true, None, now);
             assert_ne!(first.run.id, second.run.id, "{id}");
             assert_eq!(first.session.session_id.as_str(), id);
         }
         let id = "0190b6c4-6f2a-7cc3-9d5e-1f2a3b4c5d6e";
-        assert_ne!(discovered(&found(id), false, now).run.id.to_string(), id);
+        assert_ne!(discovered(&found(id), false, None, now).run.id.to_string(), id);
     }
 
     #[test]
@@ -324,9 +333,9 @@ mod tests {
     #[test]
     fn the_same_request_has_the_same_hash_although_it_leaves_the_session_to_us() {
         let now = from_unix_ms(1).unwrap();
-        let first = new_run(&descriptor(json!({})), now);
-        let second = new_run(&descriptor(json!({})), now);
-        let other = new_run(&descriptor(json!({ "x": 1 })), now);
+        let first = new_run(&descriptor(json!({})), None, now);
+        let second = new_run(&descriptor(json!({})), None, now);
+        let other = new_run(&descriptor(json!({ "x": 1 })), None, now);
         assert_eq!(first.run.request_hash, second.run.request_hash);
         assert_ne!(first.run.request_hash, other.run.request_hash);
         assert_ne!(first.session.session_id, second.session.session_id);

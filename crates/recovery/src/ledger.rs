@@ -5,23 +5,24 @@
 //! the ledger is dropped and loaded again.
 
 mod adopt;
+mod artifacts;
 pub(crate) mod load;
 mod metadata;
 mod seen;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
-use control_plane_domain::event::ChainHash;
+use control_plane_domain::event::{ChainHash, Trace};
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::normalize::Normalizer;
 use control_plane_domain::run::{Failure, IllegalTransition};
 use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{
-    Envelope, EventDraft, EventType, Ordinal, Run, RunId, RunState, Seq, Session, SessionState,
-    Timestamp, control,
+    Envelope, EventDraft, EventType, Ordinal, Run, RunId, RunState, RunTrace, Seq, Session,
+    SessionState, Timestamp, TraceContext, control,
 };
 
 use control_plane_projection::{PriceTable, Projection};
@@ -56,6 +57,8 @@ pub(crate) struct Ledger {
     pub(crate) run: Run,
     metadata: Packed,
     pub(crate) session: Session,
+    /// The run's root span, if it has a trace.
+    pub(crate) trace: Option<TraceContext>,
     chain: ChainHash,
     projection: Projection,
     metrics: RunMetrics,
@@ -63,8 +66,8 @@ pub(crate) struct Ledger {
     seen: Seen,
     /// Inbox items carried out by this ledger that may still be there.
     done_items: HashSet<i64>,
-    /// Artifacts added by this ledger.
-    artifacts: HashSet<Uuid>,
+    /// Artifacts added by this ledger, and the items that asked for them.
+    artifacts: HashMap<Uuid, i64>,
     /// Whether the last envelope recorded is a Commitment.
     commitment_last: bool,
     /// The log's end that the pending batch starts from.
@@ -102,6 +105,8 @@ pub(crate) struct Parts {
     pub(crate) commitment_last: bool,
     /// The version of the snapshot that is stored.
     pub(crate) snapshot_at: Seq,
+    /// The run's root span, if it has a trace.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 impl Ledger {
@@ -113,12 +118,13 @@ impl Ledger {
             seen: Seen::new(&parts.recorded, session.cursor),
             normalizer: Normalizer::new(projection.known_participants(), session.last_event_ts),
             done_items: HashSet::new(),
-            artifacts: HashSet::new(),
+            artifacts: HashMap::new(),
             base: run.last_seq,
             pending: Pending::default(),
             under_way: None,
             commitment_last: parts.commitment_last,
             snapshot_at: parts.snapshot_at,
+            trace: parts.trace,
             lease,
             run,
             session,
@@ -260,6 +266,10 @@ impl Ledger {
     pub(crate) fn event(&mut self, draft: EventDraft, now: Timestamp) {
         self.run.last_seq += 1;
         self.run.updated_at = now;
+        let mut draft = draft;
+        if draft.trace.is_none() {
+            draft.trace = self.trace.as_ref().map(within);
+        }
         let event = draft.into_event(self.run.id, self.run.last_seq, now);
         self.projection.apply(&event);
         if let Some(snapshot) = self.projection.snapshot_due() {
@@ -368,28 +378,6 @@ impl Ledger {
         self.event(draft, now);
     }
 
-    /// Adds an artifact with its event, carrying out inbox item `item`.
-    pub(crate) fn artifact(&mut self, artifact: Artifact, item: i64, now: Timestamp) {
-        self.event(
-            control::artifact_created(
-                &artifact.id.to_string(),
-                &artifact.kind,
-                &artifact.label,
-                artifact.uri.as_deref(),
-                now,
-            ),
-            now,
-        );
-        self.artifacts.insert(artifact.id);
-        self.pending.artifacts.push(artifact);
-        self.inbox_done(item);
-    }
-
-    /// Whether this ledger added an artifact of this id.
-    pub(crate) fn has_artifact(&self, id: Uuid) -> bool {
-        self.artifacts.contains(&id)
-    }
-
     /// Whether inbox item `item` is carried out already, and only not committed yet.
     pub(crate) fn has_done(&self, item: i64) -> bool {
         self.done_items.contains(&item)
@@ -404,6 +392,7 @@ impl Ledger {
     /// do not come again.
     pub(crate) fn keep_done(&mut self, listed: &HashSet<i64>) {
         self.done_items.retain(|item| listed.contains(item));
+        self.artifacts.retain(|_, item| listed.contains(item));
     }
 
     /// Drops inbox item `item` with the next batch.
@@ -454,11 +443,12 @@ impl Ledger {
 }
 
 /// A run that does not exist yet, with its first event.
-pub(crate) fn new_run(run: Run, session: Session) -> NewRun {
+pub(crate) fn new_run(run: Run, session: Session, trace: Option<RunTrace>) -> NewRun {
     let id: RunId = run.id;
     let now = run.created_at;
     let mut run = run;
     run.last_seq = 1;
+    run.trace_id = trace.as_ref().map(|trace| trace.context.trace_id.to_string());
     let event = control::run_created(&run, &session.mode_name).into_event(id, 1, now);
     let mut metrics = RunMetrics::empty(id);
     control_plane_projection::apply_metrics(&mut metrics, &event, &PRICES);
@@ -474,7 +464,16 @@ pub(crate) fn new_run(run: Run, session: Session) -> NewRun {
         hash: ChainHash::EMPTY.then(&body),
         body: Bytes::from(body),
     };
-    NewRun { run, session, entries: vec![entry], metrics }
+    NewRun { run, session, entries: vec![entry], metrics, trace }
+}
+
+/// What an event says of the trace that it is part of.
+fn within(trace: &TraceContext) -> Trace {
+    Trace {
+        trace_id: Some(trace.trace_id.to_string()),
+        span_id: Some(trace.span_id.to_string()),
+        parent_span_id: None,
+    }
 }
 
 fn is_commitment(envelope: &Envelope) -> bool {

@@ -5,6 +5,7 @@
 //! is the only writer of its state.
 
 mod adopt;
+mod artifacts;
 mod backoff;
 mod budget;
 mod claim;
@@ -22,8 +23,10 @@ mod loader;
 mod modes;
 mod run;
 mod signals;
+mod traces;
 mod watch;
 
+pub use artifacts::{ArtifactError, MAX_ARTIFACTS, NewArtifact};
 pub use config::Config;
 pub use drift::{Drift, DriftError, Listed, Missing, StateDrift, Untracked};
 pub use engine::{AskError, Engine};

@@ -128,7 +128,8 @@ impl Engine {
         }
         let session = session_of(&run)?;
         let reason = reason.unwrap_or("suspended by control plane");
-        let state = self.0.runtime.suspend_session(session, reason).await?;
+        let runtime = self.0.runtime_of(id).await?;
+        let state = runtime.suspend_session(session, reason).await?;
         self.tell(&run, state, |now| now != RunState::Running).await
     }
 
@@ -143,7 +144,8 @@ impl Engine {
         }
         let session = session_of(&run)?;
         let reason = reason.unwrap_or("resumed by control plane");
-        let state = self.0.runtime.resume_session(session, reason).await?;
+        let runtime = self.0.runtime_of(id).await?;
+        let state = runtime.resume_session(session, reason).await?;
         self.tell(&run, state, |now| now != RunState::Suspended).await
     }
 
@@ -202,7 +204,8 @@ impl Engine {
         reason: Option<&str>,
     ) -> Result<SessionState, LifecycleError> {
         let reason = reason.unwrap_or("cancelled by control plane");
-        Ok(self.0.runtime.cancel_session(session_of(run)?, reason).await?)
+        let runtime = self.0.runtime_of(run.id).await?;
+        Ok(runtime.cancel_session(session_of(run)?, reason).await?)
     }
 
     fn callback(&self, id: RunId, url: &str, bearer: Option<&str>, reason: Option<&str>) -> Call {

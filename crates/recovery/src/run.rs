@@ -12,16 +12,18 @@ mod look;
 mod settle;
 mod source;
 
-pub(crate) use inbox::{CANCEL, SESSION_SEEN};
+pub(crate) use inbox::{ARTIFACT, CANCEL, SESSION_SEEN};
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control_plane_domain::run::IllegalTransition;
-use control_plane_domain::runtime::{RuntimeError, RuntimeErrorKind};
+use control_plane_domain::runtime::{Runtime, RuntimeError, RuntimeErrorKind};
+use control_plane_domain::trace::{LiveSpan, SpanKind};
 use control_plane_domain::{Ordinal, RunState, Timestamp};
 use control_plane_storage::Error;
-use control_plane_storage::model::{Appended, Lease};
+use control_plane_storage::model::{Append, Appended, Lease};
+use tokio::sync::oneshot;
 
 use crate::engine::Context;
 use crate::ledger::Ledger;
@@ -206,6 +208,8 @@ pub(crate) async fn pause(context: &Context, wait: Duration) -> Result<(), Stopp
 struct Task<'a> {
     context: &'a Context,
     ledger: Ledger,
+    /// Its calls are part of the run's trace.
+    runtime: Arc<dyn Runtime>,
     origin: Origin,
     listener: Arc<Listener>,
     /// Whether something was in the inbox when the run was read.
@@ -230,6 +234,7 @@ impl<'a> Task<'a> {
         listener.has_read(ledger.session.cursor);
         Self {
             context,
+            runtime: context.runtime_within(ledger.trace.as_ref()),
             ledger,
             origin,
             listener: Arc::new(listener),
@@ -274,10 +279,28 @@ impl<'a> Task<'a> {
         if !self.ledger.is_dirty() {
             return Ok(());
         }
-        let batch = self.ledger.take_batch();
-        let done = self.context.committer.commit(batch).await.ok();
+        let done = self.hand_over().await.ok();
         self.ledger.committed();
         settled(done)
+    }
+
+    /// Hands what waits to the writers.
+    fn hand_over(&mut self) -> oneshot::Receiver<Appended> {
+        let batch = self.ledger.take_batch();
+        let span = self.persist_span(&batch);
+        self.context.committer.commit(batch, span)
+    }
+
+    /// The span of writing a batch.
+    fn persist_span(&self, batch: &Append) -> Option<LiveSpan> {
+        let tracer = self.context.config.tracer.as_ref()?;
+        let trace = self.ledger.trace.as_ref()?;
+        let span = LiveSpan::begin(tracer, Some(trace), "run-event.persist", SpanKind::Internal);
+        Some(
+            span.with("run_id", batch.run.id.to_string())
+                .with("macp.event_count", batch.entries.len())
+                .with("macp.envelope_count", batch.raw.len()),
+        )
     }
 
     /// Waits for `work`. What is asked of the run meanwhile is done.

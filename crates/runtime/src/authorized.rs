@@ -16,9 +16,10 @@ use tonic::transport::Channel;
 
 use crate::error::no_credentials;
 use crate::minter::Minter;
+use crate::traced::{self, Traced};
 
 type Fault = Box<dyn Error + Send + Sync>;
-type Answer = Result<Response<Body>, Fault>;
+pub(crate) type Answer = Result<Response<Body>, Fault>;
 
 /// Who we are to the runtime.
 #[derive(Clone)]
@@ -48,15 +49,21 @@ pub(crate) struct Authorized {
     channel: Channel,
     credentials: Credentials,
     again: Again,
+    trace: Option<Traced>,
 }
 
 impl Authorized {
     pub(crate) fn new(channel: Channel, credentials: Credentials, again: Again) -> Self {
-        Self { channel, credentials, again }
+        Self { channel, credentials, again, trace: None }
+    }
+
+    /// The same, whose calls are part of a trace if there is one.
+    pub(crate) fn within(self, trace: Option<Traced>) -> Self {
+        Self { trace, ..self }
     }
 
     async fn send(self, request: Request<Body>) -> Answer {
-        let Self { channel, credentials, again } = self;
+        let Self { channel, credentials, again, trace: _ } = self;
         let (minter, fallback) = match credentials {
             Credentials::Nobody => return forward(channel, request).await,
             Credentials::Static(value) => return forward_as(channel, request, value).await,
@@ -98,7 +105,15 @@ impl Service<Request<Body>> for Authorized {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.clone().send(request))
+        let this = self.clone();
+        let Some(trace) = &self.trace else { return Box::pin(this.send(request)) };
+        let mut request = request;
+        let span = trace.begin(&mut request);
+        Box::pin(async move {
+            let answer = this.send(request).await;
+            traced::end(span, &answer);
+            answer
+        })
     }
 }
 

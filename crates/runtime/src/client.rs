@@ -17,12 +17,14 @@ use control_plane_domain::runtime::{
     SessionPage,
 };
 use control_plane_domain::session::SessionInfo;
-use control_plane_domain::{Envelope, Ordinal, SessionId, SessionState};
+use control_plane_domain::trace::Tracer;
+use control_plane_domain::{Envelope, Ordinal, SessionId, SessionState, TraceContext};
 use futures_core::stream::BoxStream;
 use futures_util::future::{FutureExt, ready};
 use futures_util::stream::{self, StreamExt};
 use serde_json::Value;
 use tokio::sync::oneshot;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use crate::authorized::{Again, Authorized, Credentials};
@@ -32,6 +34,7 @@ use crate::pool::{Pool, Slot};
 use crate::proto::macp_runtime_service_client::MacpRuntimeServiceClient as Stub;
 use crate::proto::stream_session_response::Response as Frame;
 use crate::stream::{Hold, adapt};
+use crate::traced::Traced;
 use crate::{convert, error, proto};
 
 const PROTOCOL_VERSION: &str = "1.0";
@@ -48,9 +51,13 @@ pub struct Client {
     address: String,
     credentials: Credentials,
     timeout: Duration,
+    channel: Channel,
     unary: Stub<Authorized>,
     guard: Arc<Guard>,
     streams: Arc<Pool>,
+    tracer: Option<Arc<dyn Tracer>>,
+    /// What the calls of this clone are part of.
+    trace: Option<Traced>,
 }
 
 impl Client {
@@ -60,15 +67,17 @@ impl Client {
     /// [`ConfigError`] for what cannot work: the address, the token, the CA file.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         let credentials = config.credentials()?;
-        let unary = config.unary_endpoint()?.connect_lazy();
-        let unary = Authorized::new(unary, credentials.clone(), Again::Once);
+        let channel = config.unary_endpoint()?.connect_lazy();
         Ok(Self {
             address: config.address.clone(),
-            credentials,
             timeout: config.request_timeout,
-            unary: Stub::new(unary).max_decoding_message_size(MAX_ANSWER_BYTES),
+            unary: unary_stub(&channel, &credentials, None),
+            channel,
+            credentials,
             guard: Guard::new(config.breaker_threshold, config.breaker_cool_down),
             streams: Pool::new(config.stream_endpoint()?, config.max_streams_per_connection),
+            tracer: config.tracer.clone(),
+            trace: None,
         })
     }
 
@@ -126,13 +135,23 @@ impl Client {
 
     /// What streams are opened with. A subscription's request is a stream of its own.
     fn stream_stub(&self, slot: &Slot) -> Stub<Authorized> {
-        let channel = Authorized::new(slot.channel(), self.credentials.clone(), Again::Never);
+        let channel = Authorized::new(slot.channel(), self.credentials.clone(), Again::Never)
+            .within(self.trace.clone());
         Stub::new(channel).max_decoding_message_size(MAX_FRAME_BYTES)
     }
 
     fn hold(&self, method: &'static str, slot: Slot, open: Option<oneshot::Sender<()>>) -> Hold {
         Hold { open, slot, address: self.address.clone(), method }
     }
+}
+
+fn unary_stub(
+    channel: &Channel,
+    credentials: &Credentials,
+    trace: Option<Traced>,
+) -> Stub<Authorized> {
+    let channel = Authorized::new(channel.clone(), credentials.clone(), Again::Once).within(trace);
+    Stub::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES)
 }
 
 /// We can do all of it; only the lists that we do not watch are not announced.
@@ -163,6 +182,14 @@ impl Runtime for Client {
 
     fn breaker(&self) -> Option<&dyn CircuitBreaker> {
         Some(&*self.guard)
+    }
+
+    fn within(&self, trace: &TraceContext) -> Option<Arc<dyn Runtime>> {
+        let traced = Traced { tracer: self.tracer.clone()?, parent: trace.clone() };
+        let mut within = self.clone();
+        within.unary = unary_stub(&self.channel, &self.credentials, Some(traced.clone()));
+        within.trace = Some(traced);
+        Some(Arc::new(within))
     }
 
     async fn initialize(&self) -> Result<RuntimeInfo, RuntimeError> {

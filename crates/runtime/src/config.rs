@@ -4,9 +4,11 @@
 //! sensitive.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use control_plane_domain::trace::Tracer;
 use tonic::codegen::http::HeaderValue;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
@@ -46,6 +48,8 @@ pub struct Config {
     pub breaker_threshold: u32,
     /// For how long.
     pub breaker_cool_down: Duration,
+    /// Where the spans of calls within a trace go; without it there is none.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 impl Config {
@@ -61,6 +65,7 @@ impl Config {
             max_streams_per_connection: 100,
             breaker_threshold: 5,
             breaker_cool_down: Duration::from_secs(30),
+            tracer: None,
         }
     }
 

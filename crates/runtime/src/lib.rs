@@ -17,6 +17,7 @@ mod guard;
 mod minter;
 mod pool;
 mod stream;
+mod traced;
 
 pub use client::Client;
 pub use config::{Config, ConfigError, Secret, Tls};

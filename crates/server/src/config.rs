@@ -5,6 +5,7 @@
 
 mod credentials;
 mod env;
+mod telemetry;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use control_plane_runtime::MinterConfig;
 use control_plane_storage::{Config as StorageConfig, DatabaseUrl, Synchronous};
 
 use crate::logging::{self, Format, LogConfig};
+use crate::telemetry::TelemetryConfig;
 use env::Env;
 
 /// Everything that can be set.
@@ -36,6 +38,8 @@ pub(crate) struct Config {
     /// Which hosts clients may aim calls at besides those of the internet.
     pub(crate) outbound: AllowList,
     pub(crate) engine: control_plane_recovery::Config,
+    /// Where spans go, if anywhere.
+    pub(crate) telemetry: Option<TelemetryConfig>,
 }
 
 /// What is wrong with the environment.
@@ -80,6 +84,7 @@ impl Config {
             minter: credentials::read(&mut env),
             outbound: read_outbound(&mut env),
             engine: read_engine(&mut env),
+            telemetry: telemetry::read(&mut env),
         };
         let (faults, warnings) = env.finish();
         if faults.is_empty() { Ok((config, warnings)) } else { Err(Faults(faults)) }
@@ -159,11 +164,18 @@ fn read_http(env: &mut Env) -> Settings {
         ),
         stall_timeout: env.millis("STREAM_STALL_TIMEOUT_MS", 1000..=600_000, 30_000),
         ticket_renewal: default.ticket_renewal,
+        artifact_max_bytes: bytes(env, "ARTIFACT_MAX_BYTES", default.artifact_max_bytes),
     }
 }
 
 fn count(env: &mut Env, name: &str, default: usize) -> usize {
     let number = env.integer(name, 1..=1_000_000, i64::try_from(default).unwrap_or(i64::MAX));
+    usize::try_from(number).unwrap_or(default)
+}
+
+/// At most what a request's body may have.
+fn bytes(env: &mut Env, name: &str, default: usize) -> usize {
+    let number = env.integer(name, 1024..=1_000_000, i64::try_from(default).unwrap_or(i64::MAX));
     usize::try_from(number).unwrap_or(default)
 }
 

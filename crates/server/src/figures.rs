@@ -77,6 +77,8 @@ fn describe() {
     );
     metrics::describe_counter!("macp_circuit_breaker_success_total", "Calls that it answered");
     metrics::describe_counter!("macp_history_gaps_total", "Parts of histories that are lost");
+    metrics::describe_counter!("macp_spans_exported_total", "Spans that the collector took");
+    metrics::describe_counter!("macp_spans_dropped_total", "Spans that were not, by reason");
     metrics::describe_gauge!("process_resident_memory_bytes", "Memory in use");
     metrics::describe_gauge!("process_cpu_seconds_total", "Processor time used");
     // Streams come and go; a scrape before the first must show zero, not nothing.

@@ -13,6 +13,7 @@ mod logging;
 mod open_files;
 mod serve;
 mod signals;
+mod telemetry;
 
 use std::io::Write;
 use std::process::ExitCode;

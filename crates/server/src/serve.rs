@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::signals::Signals;
+use crate::telemetry::Telemetry;
 use crate::{database, figures, open_files};
 
 /// How long everything that runs may take to end.
@@ -45,6 +46,9 @@ pub(crate) async fn serve_then(
         // Only the operator names the auth service, so it may be anywhere.
         to_runtime.minter = Some(Minter::new(minter, Arc::new(HttpClient::trusted()?)));
     }
+    let telemetry = config.telemetry.clone().map(Telemetry::start).transpose()?;
+    let tracer = telemetry.as_ref().map(Telemetry::tracer);
+    to_runtime.tracer.clone_from(&tracer);
     let runtime = Client::new(&to_runtime).context("the runtime's client")?;
     let store = tokio::select! {
         store = database::open(&config) => store?,
@@ -67,7 +71,7 @@ pub(crate) async fn serve_then(
         store.clone(),
         Arc::new(runtime),
         clock.clone(),
-        config.engine,
+        control_plane_recovery::Config { tracer, ..config.engine },
         stop.clone(),
         tasks.clone(),
     );
@@ -104,6 +108,9 @@ pub(crate) async fn serve_then(
         stop.cancel();
         tasks.close();
         tasks.wait().await;
+        if let Some(telemetry) = telemetry {
+            telemetry.flush().await;
+        }
     };
     tokio::select! {
         drained = tokio::time::timeout(DRAIN, drain) => match drained {

@@ -205,5 +205,5 @@ fn new_run() -> NewRun {
         updated_at: now,
         evidence: control_plane_domain::evidence::Evidence::default(),
     };
-    NewRun { run, session, entries: Vec::new(), metrics: RunMetrics::empty(id) }
+    NewRun { run, session, entries: Vec::new(), metrics: RunMetrics::empty(id), trace: None }
 }

@@ -34,6 +34,7 @@
 #[macro_use]
 mod ask;
 mod append;
+mod artifacts;
 mod config;
 mod deletion;
 mod diagnosis;
@@ -54,8 +55,10 @@ mod store;
 mod tail;
 mod tally;
 mod tickets;
+mod traces;
 mod types;
 
+pub use artifacts::ArtifactCursor;
 pub use config::{Access, Config, DatabaseUrl, Synchronous, TailLimits};
 pub use diagnosis::{Owner, Ownership};
 pub use discovery::{ActiveSession, Adopted, Adoption, KnownSessions};

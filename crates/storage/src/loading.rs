@@ -5,7 +5,7 @@
 
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
-use control_plane_domain::{Ordinal, Run, RunId, Seq, Session};
+use control_plane_domain::{Ordinal, Run, RunId, RunTrace, Seq, Session};
 
 use crate::error::{Error, Result};
 use crate::model::{LogEntry, ProjectionRow};
@@ -27,6 +27,8 @@ pub struct LoadedRun {
     pub recorded: Vec<Recorded>,
     /// Whether something is in its inbox.
     pub asked: bool,
+    /// Where it is in its trace, if it has one.
+    pub trace: Option<RunTrace>,
 }
 
 /// An envelope that is recorded: as much of it as tells it from others.

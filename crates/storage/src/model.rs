@@ -185,6 +185,8 @@ pub struct NewRun {
     /// `run.created`, from seq 1.
     pub entries: Vec<LogEntry>,
     pub metrics: control_plane_domain::metrics::RunMetrics,
+    /// Where it is in its trace, which `run.trace_id` names; `None` when it has none.
+    pub trace: Option<control_plane_domain::RunTrace>,
 }
 
 /// What [`crate::Store::run_create`] did.

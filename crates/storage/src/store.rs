@@ -15,8 +15,7 @@ use crate::config::{Config, DatabaseUrl};
 use crate::error::{Error, Result};
 use crate::feed::Feed;
 use crate::model::{
-    Artifact, Created, EventFilter, Head, LogEntry, NewRun, Page, ProjectionRow, RawEnvelope,
-    RunFilter,
+    Created, EventFilter, Head, LogEntry, NewRun, Page, ProjectionRow, RawEnvelope, RunFilter,
 };
 use crate::news::{Ears, Outgoing};
 use crate::postgres::Postgres;
@@ -295,11 +294,6 @@ impl Store {
     /// A run's figures.
     pub async fn metrics_get(&self, id: RunId) -> Result<Option<RunMetrics>> {
         read!(self, derived::metrics_get(id))
-    }
-
-    /// A run's artifacts, oldest first.
-    pub async fn artifact_list(&self, id: RunId) -> Result<Vec<Artifact>> {
-        read!(self, derived::artifact_list(id))
     }
 
     /// Follows a run's log after `after`: what is there first, then what comes.

@@ -42,6 +42,7 @@ fn every_failure_has_its_status_and_code() {
         ),
         (ApiError::SessionTaken { run_id: "r".into() }, 409, "SESSION_ALREADY_EXISTS"),
         (ApiError::IdempotencyConflict, 409, "CONFLICT"),
+        (ApiError::ArtifactLimit(100), 409, "CONFLICT"),
         (ApiError::Removed("gone".into()), 410, "ENDPOINT_REMOVED"),
         (ApiError::TooLarge(1), 413, "PAYLOAD_TOO_LARGE"),
         (ApiError::UnsupportedMediaType, 415, "UNSUPPORTED_MEDIA_TYPE"),

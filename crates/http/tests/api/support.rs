@@ -210,6 +210,7 @@ impl Journal {
             session: journal.session.clone(),
             entries,
             metrics: RunMetrics::empty(journal.run.id),
+            trace: None,
         };
         match store.run_create(new).await.unwrap() {
             Created::New(lease) => journal.lease = lease,

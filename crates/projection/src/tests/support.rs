@@ -228,7 +228,7 @@ impl Log {
         run.last_seq = self.events.last().unwrap().seq;
         run.state = RunState::Completed;
         let (metrics, session) = (RunMetrics::empty(run.id), self.session.clone());
-        store.run_create(NewRun { run, session, entries, metrics }).await.unwrap();
+        store.run_create(NewRun { run, session, entries, metrics, trace: None }).await.unwrap();
     }
 
     /// The state as a client reads it.

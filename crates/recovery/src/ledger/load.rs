@@ -18,7 +18,8 @@ pub(crate) const TAIL: Seq = 512;
 impl Ledger {
     /// A run as it was read from the database.
     pub(crate) async fn of(store: &Store, lease: Lease, loaded: LoadedRun) -> Result<Self, Error> {
-        let LoadedRun { run, session, chain, snapshot, tail, metrics, recorded, asked: _ } = loaded;
+        let LoadedRun { run, session, chain, snapshot, tail, metrics, recorded, trace, asked: _ } =
+            loaded;
         let id = lease.run_id;
         let snapshot_at = snapshot.as_ref().map_or(0, |row| row.version);
         let folded = match &tail {
@@ -40,6 +41,7 @@ impl Ledger {
                 .is_some_and(|last| is_last(last.ordinal) && last.message_type == COMMITMENT),
             recorded,
             snapshot_at,
+            trace: trace.map(|trace| trace.context),
             run,
             session,
         }))

@@ -1,5 +1,6 @@
 //! Attaching: find the session, see that it is the one we know, open its stream at the cursor.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use control_plane_domain::control::{self, StreamStatus};
@@ -158,8 +159,9 @@ impl Task<'_> {
     }
 
     async fn subscribe(&mut self, after: Ordinal) -> Result<Result<Source, RuntimeError>, Exit> {
-        let (context, session) = (self.context, self.ledger.session.session_id.clone());
-        let opened = self.serving(context.runtime.subscribe(&session, after)).await?;
+        let session = self.ledger.session.session_id.clone();
+        let runtime = Arc::clone(&self.runtime);
+        let opened = self.serving(runtime.subscribe(&session, after)).await?;
         Ok(opened.map(|stream| Source::new(stream, after)))
     }
 
@@ -263,6 +265,7 @@ impl Task<'_> {
             if self.ledger.session.state == SessionState::Open {
                 self.ledger.session_state(SessionState::Open, now);
             }
+            self.ledger.trace_artifact(now);
         }
         let recovered = self.origin == Origin::Recovered;
         if first || recovered {

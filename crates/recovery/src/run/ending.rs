@@ -1,5 +1,6 @@
 //! The end of a run: by its session's state, and by the decision receipt where history is gone.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use control_plane_domain::run::{Failure, FailureCode};
@@ -119,8 +120,9 @@ impl Task<'_> {
         let ration = Backoff::new(base, max);
         loop {
             let began = Instant::now();
-            let (context, session) = (self.context, self.ledger.session.session_id.clone());
-            match self.serving(context.runtime.decision_receipt(&session)).await? {
+            let session = self.ledger.session.session_id.clone();
+            let runtime = Arc::clone(&self.runtime);
+            match self.serving(runtime.decision_receipt(&session)).await? {
                 Ok(document) => return Ok(Receipt::Document(document)),
                 Err(fault) if fault.kind == RuntimeErrorKind::ReceiptUnavailable => {
                     return Ok(Receipt::Unresolved);

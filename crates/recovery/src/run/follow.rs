@@ -121,8 +121,7 @@ impl Task<'_> {
                 return Ok(Followed::Over);
             }
             if beside.in_flight.is_none() && self.ledger.is_dirty() {
-                let batch = self.ledger.take_batch();
-                beside.in_flight = Some(self.context.committer.commit(batch));
+                beside.in_flight = Some(self.hand_over());
             }
             self.listener.has_read(self.ledger.session.cursor);
             let quiet_at = beside.settling.as_ref().map_or(idle_at, |over| over.deadline);
@@ -322,7 +321,7 @@ impl Task<'_> {
             looking.stale = true;
             return;
         }
-        let runtime = Arc::clone(&self.context.runtime);
+        let runtime = Arc::clone(&self.runtime);
         let session = self.ledger.session.session_id.clone();
         let answer = async move { runtime.get_session(&session).await }.boxed();
         let cursor = self.ledger.session.cursor;

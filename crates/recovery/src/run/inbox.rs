@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{Exit, Task};
 use crate::adopt::{ADOPTION, Posted};
+use crate::artifacts::MAX_ARTIFACTS;
 use crate::listeners::Hint;
 use crate::signals::Heard;
 
@@ -62,8 +63,8 @@ impl Task<'_> {
             let listed = items.iter().map(|item| item.id).collect();
             items.retain(|item| !done.contains(&item.id));
             let adds = items.iter().any(|item| item.kind == ARTIFACT);
-            let artifacts = if adds { store.artifact_list(id).await? } else { Vec::new() };
-            let artifacts = artifacts.into_iter().map(|artifact| artifact.id).collect();
+            let artifacts = if adds { store.artifact_ids(id).await? } else { Vec::new() };
+            let artifacts = artifacts.into_iter().collect();
             let recorded = recorded(&store, id, &items).await?;
             Ok(Inbox { listed, items, recorded, artifacts })
         }
@@ -121,6 +122,12 @@ impl Task<'_> {
         {
             let ArtifactRequest { id, kind, label, uri, inline } = request;
             if artifacts.contains(&id) || self.ledger.has_artifact(id) {
+                self.ledger.inbox_done(item);
+                return;
+            }
+            // Whoever asked finds that it is not there.
+            if artifacts.len() + self.ledger.artifacts_besides(artifacts) >= MAX_ARTIFACTS {
+                tracing::info!(run.id = %run_id, "Dropped an artifact: the run has as many as it may");
                 self.ledger.inbox_done(item);
                 return;
             }

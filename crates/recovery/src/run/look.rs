@@ -1,5 +1,6 @@
 //! Looking: asks the runtime for the session until there is an answer, or patience is used up.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control_plane_domain::run::FailureCode;
@@ -36,16 +37,16 @@ impl Task<'_> {
     async fn look(&mut self) -> Result<Look, Exit> {
         loop {
             let began = Instant::now();
-            let (context, session) = (self.context, self.ledger.session.session_id.clone());
-            let fault: RuntimeError =
-                match self.serving(context.runtime.get_session(&session)).await? {
-                    Ok(info) => {
-                        self.note_reached();
-                        self.listener.accepted(info.accepted_at_least());
-                        return Ok(Look::Session(Box::new(info)));
-                    }
-                    Err(fault) => fault,
-                };
+            let session = self.ledger.session.session_id.clone();
+            let runtime = Arc::clone(&self.runtime);
+            let fault: RuntimeError = match self.serving(runtime.get_session(&session)).await? {
+                Ok(info) => {
+                    self.note_reached();
+                    self.listener.accepted(info.accepted_at_least());
+                    return Ok(Look::Session(Box::new(info)));
+                }
+                Err(fault) => fault,
+            };
             match fault.kind {
                 RuntimeErrorKind::NotFound => {
                     self.note_reached();
@@ -82,7 +83,8 @@ impl Task<'_> {
     /// run's own.
     async fn wait_for_session(&mut self) -> Result<Look, Exit> {
         let (context, mode) = (self.context, self.ledger.session.mode_name.clone());
-        let refusal = self.serving(context.modes.refusal(&*context.runtime, &mode)).await?;
+        let runtime = Arc::clone(&self.runtime);
+        let refusal = self.serving(context.modes.refusal(&*runtime, &mode)).await?;
         if let Some(modes) = refusal {
             let message =
                 format!("the runtime does not offer {mode}; it offers {}", modes.join(", "));
@@ -105,7 +107,7 @@ impl Task<'_> {
                 return Ok(Look::Refused(FailureCode::RuntimeTimeout, message));
             }
             self.commit().await?;
-            let listener = std::sync::Arc::clone(&self.listener);
+            let listener = Arc::clone(&self.listener);
             let _any = self.serving(tokio::time::timeout_at(deadline, listener.next())).await?;
         }
     }

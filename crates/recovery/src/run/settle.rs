@@ -64,7 +64,7 @@ impl Task<'_> {
 
     /// Settling with a new subscription: the end was learned while following.
     pub(super) fn settling_with_probe(&self, state: SessionState) -> Settling {
-        let runtime = std::sync::Arc::clone(&self.context.runtime);
+        let runtime = std::sync::Arc::clone(&self.runtime);
         let session = self.ledger.session.session_id.clone();
         let after = (self.ledger.session.cursor - 1).max(0);
         let opening = async move { runtime.subscribe(&session, after).await }.boxed();

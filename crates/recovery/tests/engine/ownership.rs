@@ -79,7 +79,7 @@ fn queued(session_id: &SessionId, now: Timestamp) -> NewRun {
     let entries = vec![entry(created, id, 1, ChainHash::EMPTY, now)];
     let mut metrics = RunMetrics::empty(id);
     metrics.event_count = 1;
-    NewRun { run, session, entries, metrics }
+    NewRun { run, session, entries, metrics, trace: None }
 }
 
 fn entry(

@@ -4,7 +4,7 @@ use control_plane_domain::Run;
 use control_plane_domain::event::ChainHash;
 use diesel_async::AsyncConnection;
 
-use super::{Connection, derived, events, runs, sessions};
+use super::{Connection, derived, events, runs, sessions, traces};
 use crate::error::{Error, Result};
 use crate::model::{Created, Lease, LogEntry, NewRun};
 
@@ -39,6 +39,9 @@ async fn create_once(
         }
         sessions::insert(conn, &new.session).await?;
         derived::metrics_insert(conn, &new.metrics).await?;
+        if let Some(trace) = &new.trace {
+            traces::insert(conn, new.run.id, trace).await?;
+        }
         let count = i64::try_from(new.entries.len()).unwrap_or(i64::MAX);
         let first = events::take_positions(conn, count).await?;
         events::insert(conn, &new.entries, first).await?;

@@ -1,4 +1,4 @@
-//! Rows that follow from the log: `run_projections` and `run_metrics`; and `run_artifacts`.
+//! Rows that follow from the log: `run_projections` and `run_metrics`.
 
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::{RunId, Timestamp};
@@ -7,9 +7,9 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 
 use super::Connection;
-use super::schema::{run_artifacts, run_metrics, run_projections};
+use super::schema::{run_metrics, run_projections};
 use crate::error::Result;
-use crate::model::{Artifact, ProjectionRow};
+use crate::model::ProjectionRow;
 use crate::types::DbUuid;
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
@@ -207,50 +207,4 @@ pub(crate) async fn metrics_get(conn: &mut Connection, id: RunId) -> Result<Opti
 pub(crate) async fn metrics_insert(conn: &mut Connection, metrics: &RunMetrics) -> Result<()> {
     diesel::insert_into(run_metrics::table).values(MetricsRow::from(metrics)).execute(conn).await?;
     Ok(())
-}
-
-#[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = run_artifacts, treat_none_as_default_value = false)]
-pub(super) struct ArtifactRow {
-    id: DbUuid,
-    run_id: DbUuid,
-    kind: String,
-    label: String,
-    uri: Option<String>,
-    inline: Option<Value>,
-    created_at: Timestamp,
-}
-
-impl From<&Artifact> for ArtifactRow {
-    fn from(artifact: &Artifact) -> Self {
-        Self {
-            id: DbUuid(artifact.id),
-            run_id: DbUuid(artifact.run_id.0),
-            kind: artifact.kind.clone(),
-            label: artifact.label.clone(),
-            uri: artifact.uri.clone(),
-            inline: artifact.inline.clone(),
-            created_at: artifact.created_at,
-        }
-    }
-}
-
-/// A run's artifacts, oldest first.
-pub(crate) async fn artifact_list(conn: &mut Connection, id: RunId) -> Result<Vec<Artifact>> {
-    let rows: Vec<ArtifactRow> = run_artifacts::table
-        .filter(run_artifacts::run_id.eq(DbUuid(id.0)))
-        .order((run_artifacts::created_at.asc(), run_artifacts::id.asc()))
-        .select(ArtifactRow::as_select())
-        .load(conn)
-        .await?;
-    let artifact = |row: ArtifactRow| Artifact {
-        id: row.id.0,
-        run_id: RunId(row.run_id.0),
-        kind: row.kind,
-        label: row.label,
-        uri: row.uri,
-        inline: row.inline,
-        created_at: row.created_at,
-    };
-    Ok(rows.into_iter().map(artifact).collect())
 }

@@ -10,7 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::schema::{runs, runtime_sessions, session_tombstones};
-use super::{Connection, bulk, derived, events, ownership, runs as run_queries, sessions};
+use super::{Connection, bulk, derived, events, ownership, runs as run_queries, sessions, traces};
 use crate::discovery::{ActiveSession, Adopted, Adoption, KnownSessions};
 use crate::error::{Entity, Error, Result};
 use crate::model::{LogEntry, NewRun};
@@ -96,6 +96,13 @@ pub(crate) async fn create_all(
         bulk::sessions(conn, rows.collect()).await?;
         let rows = made.iter().map(|new| derived::MetricsRow::from(&new.metrics));
         bulk::metrics(conn, rows.collect()).await?;
+        let row = |new: &&NewRun| {
+            new.trace.as_ref().map(|trace| traces::TraceRow::new(new.run.id, trace))
+        };
+        let rows: Vec<_> = made.iter().filter_map(row).collect();
+        if !rows.is_empty() {
+            bulk::traces(conn, rows).await?;
+        }
         let count = made.iter().map(|new| new.entries.len()).sum::<usize>();
         let first = events::take_positions(conn, i64::try_from(count).unwrap_or(i64::MAX)).await?;
         let mut placed: HashMap<RunId, Vec<LogEntry>> = HashMap::new();

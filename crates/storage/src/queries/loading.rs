@@ -17,6 +17,7 @@ use super::schema::{
     runs, runtime_sessions,
 };
 use super::sessions::SessionRow;
+use super::traces;
 use crate::error::{Entity, Error, Result};
 use crate::loading::{LoadedRun, Recorded};
 use crate::model::{LogEntry, ProjectionRow};
@@ -41,6 +42,11 @@ pub(crate) async fn load(
     let mut metrics = metrics(conn, &keys).await?;
     let mut recorded = recorded(conn, &keys, remembered).await?;
     let asked = asked(conn, &keys).await?;
+    let traced = |(id, run): &(RunId, Result<(Run, ChainHash)>)| {
+        run.as_ref().is_ok_and(|(run, _)| run.trace_id.is_some()).then_some(*id)
+    };
+    let traced: Vec<RunId> = runs.iter().filter_map(traced).collect();
+    let mut traces = traces::of(conn, &traced).await?;
     let short = |(id, run): &(RunId, Result<(Run, ChainHash)>)| {
         let version = snapshots.get(id).map_or(0, |row| row.version);
         let events = run.as_ref().map_or(Seq::MAX, |(run, _)| run.last_seq - version);
@@ -69,6 +75,7 @@ pub(crate) async fn load(
                 metrics: metrics.remove(&id),
                 recorded: recorded.remove(&id).unwrap_or_default(),
                 asked: asked.contains(&id),
+                trace: traces.remove(&id).transpose()?,
             })
         };
         (id, assemble())

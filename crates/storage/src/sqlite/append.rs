@@ -10,7 +10,9 @@ use super::schema::{
     feed, run_artifacts, run_events_canonical, run_events_raw, run_inbox, run_metrics,
     run_projections, run_snapshots, runs, runtime_sessions,
 };
-use super::{Connection, derived, events, raw, runs as run_queries, sessions, snapshots};
+use super::{
+    Connection, artifacts, derived, events, raw, runs as run_queries, sessions, snapshots,
+};
 use crate::error::Result;
 use crate::model::Append;
 use crate::types::DbUuid;
@@ -120,7 +122,7 @@ fn write_rows(conn: &mut SqliteConnection, batch: &Append, base: Position) -> Qu
     }
     for artifact in &batch.artifacts {
         diesel::insert_into(run_artifacts::table)
-            .values(derived::ArtifactRow::from(artifact))
+            .values(artifacts::ArtifactRow::from(artifact))
             .execute(conn)?;
     }
     for id in &batch.inbox_used {

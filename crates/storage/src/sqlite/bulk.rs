@@ -6,8 +6,9 @@ use super::Connection;
 use super::derived::MetricsRow;
 use super::events::EventRow;
 use super::runs::{HiddenColumns, RunRow};
-use super::schema::{run_events_canonical, run_metrics, runs, runtime_sessions};
+use super::schema::{run_events_canonical, run_metrics, run_traces, runs, runtime_sessions};
 use super::sessions::SessionRow;
+use super::traces::TraceRow;
 use crate::error::Result;
 use crate::types::DbUuid;
 
@@ -44,6 +45,13 @@ pub(super) async fn metrics(conn: &mut Connection, rows: Vec<MetricsRow>) -> Res
 pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result<()> {
     for row in rows {
         diesel::insert_into(run_events_canonical::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn traces(conn: &mut Connection, rows: Vec<TraceRow>) -> Result<()> {
+    for row in rows {
+        diesel::insert_into(run_traces::table).values(row).execute(conn).await?;
     }
     Ok(())
 }

@@ -8,6 +8,8 @@ pub(crate) mod instances;
 mod lock;
 mod schema;
 
+#[path = "../queries/artifacts.rs"]
+pub(crate) mod artifacts;
 #[path = "../queries/create.rs"]
 pub(crate) mod create;
 #[path = "../queries/deletion.rs"]
@@ -40,6 +42,8 @@ pub(crate) mod snapshots;
 pub(crate) mod tally;
 #[path = "../queries/tickets.rs"]
 pub(crate) mod tickets;
+#[path = "../queries/traces.rs"]
+pub(crate) mod traces;
 
 use std::path::Path;
 

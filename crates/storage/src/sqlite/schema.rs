@@ -253,6 +253,19 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{Bool, Nullable, Text, TimestamptzSqlite};
+
+    run_traces (run_id) {
+        run_id -> Text,
+        span_id -> Text,
+        parent_span_id -> Nullable<Text>,
+        sampled -> Bool,
+        trace_state -> Nullable<Text>,
+        told_at -> Nullable<TimestamptzSqlite>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     feed,
     runs,
@@ -264,6 +277,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     run_snapshots,
     run_metrics,
     run_artifacts,
+    run_traces,
     session_tombstones,
     stream_tickets,
     held_signals,

@@ -74,7 +74,7 @@ pub(crate) fn new_run() -> NewRun {
         evidence: control_plane_domain::evidence::Evidence::default(),
     };
     let entries = vec![entry(id, 1, EventType::RunCreated, ChainHash::EMPTY)];
-    NewRun { run, session, entries, metrics: RunMetrics::empty(id) }
+    NewRun { run, session, entries, metrics: RunMetrics::empty(id), trace: None }
 }
 
 /// An event of a log whose head was `before`.
@@ -115,7 +115,7 @@ impl Writer {
             panic!("{} is there already", new.run.id);
         };
         let chain = new.entries.last().unwrap().hash;
-        let NewRun { run, session, entries: _, metrics } = new;
+        let NewRun { run, session, entries: _, metrics, trace: _ } = new;
         Self { lease, run, session, chain, metrics }
     }
 

@@ -88,6 +88,7 @@ fn ledger(cursor: Ordinal) -> Ledger {
             .collect(),
         commitment_last: false,
         snapshot_at: 0,
+        trace: None,
     })
 }
 

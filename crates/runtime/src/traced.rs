@@ -1,0 +1,83 @@
+//! The trace that calls are part of: each is a span, and says so to the runtime.
+//!
+//! **Invariant:** without a trace nothing is sent and nothing is measured. A call that is not
+//! waited for any more, for whatever reason, is a span that was given up.
+
+use std::sync::Arc;
+
+use control_plane_domain::TraceContext;
+use control_plane_domain::trace::{LiveSpan, SpanKind, SpanStatus, Tracer};
+use tonic::Code;
+use tonic::codegen::http::{HeaderValue, Request};
+
+use crate::authorized::Answer;
+
+/// Where the spans of calls go, and whose children they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Traced {
+    pub(crate) tracer: Arc<dyn Tracer>,
+    pub(crate) parent: TraceContext,
+}
+
+impl Traced {
+    /// Begins the span of a call, and has the call name it.
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> LiveSpan {
+        let path = request.uri().path().trim_start_matches('/');
+        let (service, method) = path.split_once('/').unwrap_or(("", path));
+        let name = format!("runtime.{}", snake(method));
+        let span = LiveSpan::begin(&self.tracer, Some(&self.parent), name, SpanKind::Client)
+            .with("rpc.system", "grpc")
+            .with("rpc.service", service)
+            .with("rpc.method", method);
+        let context = span.context();
+        let headers = request.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&context.traceparent()) {
+            headers.insert("traceparent", value);
+        }
+        if let Some(Ok(value)) = context.state.as_deref().map(HeaderValue::from_str) {
+            headers.insert("tracestate", value);
+        }
+        span
+    }
+}
+
+/// Ends the span of a call as its answer begins. A call that fails is answered by a head alone.
+pub(crate) fn end(mut span: LiveSpan, answer: &Answer) {
+    let status = match answer {
+        Ok(response) => {
+            let code = response.headers().get("grpc-status").map(HeaderValue::as_bytes);
+            let code = code.map_or(Code::Ok, Code::from_bytes);
+            span.note(("rpc.grpc.status_code", i64::from(i32::from(code)).into()));
+            match code == Code::Ok {
+                true => SpanStatus::Ok,
+                false => SpanStatus::Error(format!("{code:?}")),
+            }
+        }
+        Err(fault) => SpanStatus::Error(fault.to_string()),
+    };
+    span.end(status);
+}
+
+/// `GetSession` as `get_session`.
+fn snake(method: &str) -> String {
+    let mut name = String::with_capacity(method.len() + 4);
+    for letter in method.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_lowercase());
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_named_as_the_others_are() {
+        for (method, name) in [("GetSession", "get_session"), ("Initialize", "initialize")] {
+            assert_eq!(snake(method), name);
+        }
+    }
+}
