@@ -1,6 +1,9 @@
 //! How patient attaching is.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use control_plane_projection::PriceTable;
 
 /// Settings of an [`crate::Engine`]; the names of their variables are in `docs/CONFIG.md`.
 #[derive(Debug, Clone)]
@@ -38,6 +41,8 @@ pub struct Config {
     pub signal_hold: Duration,
     /// Most signals that are held; the oldest make room.
     pub signal_hold_max: u32,
+    /// What calls of models cost.
+    pub prices: Arc<PriceTable>,
 }
 
 impl Default for Config {
@@ -59,6 +64,7 @@ impl Default for Config {
             batch_envelopes: 1000,
             signal_hold: Duration::from_secs(600),
             signal_hold_max: 10_000,
+            prices: Arc::default(),
         }
     }
 }

@@ -5,11 +5,12 @@
 //! the ledger is dropped and loaded again.
 
 mod adopt;
+mod figures;
 pub(crate) mod load;
 mod seen;
 
 use std::collections::HashSet;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
@@ -28,6 +29,7 @@ use control_plane_storage::Recorded;
 use control_plane_storage::model::{
     Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope, SnapshotRow,
 };
+use figures::Counted;
 use seen::Seen;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -44,9 +46,6 @@ const SNAPSHOT_EVENTS_MAX: Seq = 4096;
 /// Most bytes of payloads and events in a batch, but for its last envelope.
 const MAX_PENDING_BYTES: usize = 8 * 1024 * 1024;
 
-/// What models cost, once for all runs.
-static PRICES: LazyLock<PriceTable> = LazyLock::new(PriceTable::default);
-
 /// See the module.
 pub(crate) struct Ledger {
     pub(crate) lease: Lease,
@@ -55,6 +54,8 @@ pub(crate) struct Ledger {
     chain: ChainHash,
     projection: Projection,
     metrics: RunMetrics,
+    prices: Arc<PriceTable>,
+    counted: Counted,
     normalizer: Normalizer,
     seen: Seen,
     /// Inbox items carried out by this ledger that may still be there.
@@ -92,6 +93,9 @@ pub(crate) struct Parts {
     pub(crate) chain: ChainHash,
     pub(crate) projection: Projection,
     pub(crate) metrics: RunMetrics,
+    pub(crate) prices: Arc<PriceTable>,
+    /// Whether the run may be filed elsewhere before it is read again.
+    pub(crate) may_move: bool,
     /// The envelopes recorded last, oldest first.
     pub(crate) recorded: Vec<Recorded>,
     /// Whether the last envelope recorded is a Commitment.
@@ -103,7 +107,7 @@ pub(crate) struct Parts {
 impl Ledger {
     /// A ledger without anything to commit.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { lease, run, session, chain, projection, metrics, .. } = parts;
+        let Parts { lease, run, session, chain, projection, metrics, prices, .. } = parts;
         Self {
             seen: Seen::new(&parts.recorded, session.cursor),
             normalizer: Normalizer::new(projection.known_participants(), session.last_event_ts),
@@ -114,6 +118,8 @@ impl Ledger {
             under_way: None,
             commitment_last: parts.commitment_last,
             snapshot_at: parts.snapshot_at,
+            counted: Counted::new(&run, &metrics, parts.may_move),
+            prices,
             lease,
             run,
             session,
@@ -261,7 +267,8 @@ impl Ledger {
             self.pending.held.add(snapshot.state.len());
             self.pending.snapshots.push(snapshot);
         }
-        control_plane_projection::apply_metrics(&mut self.metrics, &event, &PRICES);
+        control_plane_projection::apply_metrics(&mut self.metrics, &event, &self.prices);
+        self.counted.event(&self.run, &event);
         let body = event.encode();
         self.chain = self.chain.then(&body);
         self.pending.held.add(body.len());
@@ -339,6 +346,7 @@ impl Ledger {
             "estimatedCostUsd": (self.metrics.total_tokens > 0).then_some(self.metrics.estimated_cost_usd),
             "finalAction": current.and_then(|current| current.get("action")),
             "finalConfidence": current.and_then(|current| current.get("confidence")),
+            "outcomePositive": current.and_then(|current| current.get("outcomePositive")),
         });
         if let Value::Object(facts) = facts {
             let known = facts.into_iter().filter(|(_, value)| !value.is_null());
@@ -438,6 +446,7 @@ impl Ledger {
             metrics: self.metrics.clone(),
             artifacts: pending.artifacts,
             inbox_used: pending.inbox_used,
+            rollups: self.counted.take(&self.run, &self.metrics),
         }
     }
 }
@@ -450,7 +459,8 @@ pub(crate) fn new_run(run: Run, session: Session) -> NewRun {
     run.last_seq = 1;
     let event = control::run_created(&run, &session.mode_name).into_event(id, 1, now);
     let mut metrics = RunMetrics::empty(id);
-    control_plane_projection::apply_metrics(&mut metrics, &event, &PRICES);
+    // It is no call of a model.
+    control_plane_projection::apply_metrics(&mut metrics, &event, &PriceTable::default());
     let body = event.encode();
     let entry = LogEntry {
         run_id: id,

@@ -7,6 +7,7 @@
 mod adopt;
 mod backoff;
 mod budget;
+mod catch_up;
 mod claim;
 mod committer;
 mod config;

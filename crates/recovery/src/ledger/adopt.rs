@@ -3,21 +3,30 @@
 use std::collections::HashSet;
 
 use control_plane_domain::normalize::Normalizer;
-use control_plane_domain::{RunDescriptor, Timestamp, control};
+use control_plane_domain::rollup::Figures;
+use control_plane_domain::{RunDescriptor, Seq, Timestamp, control};
 
 use super::Ledger;
 use crate::{adopt, launch};
 
 impl Ledger {
+    /// The log's end when the run was read.
+    pub(crate) fn read_to(&self) -> Seq {
+        self.counted.read_to()
+    }
+
     /// The run becomes that of whoever posted `descriptor`, carrying out inbox item `item`. What is
-    /// known of the session stays; what the run's end has added to its metadata, too.
+    /// known of the session stays; what the run's end has added to its metadata, too. Its events up
+    /// to [`Ledger::read_to`] add `before` to the sums over runs.
     pub(crate) fn adopt(
         &mut self,
         descriptor: &RunDescriptor,
         request_hash: String,
+        before: &Figures,
         item: i64,
         now: Timestamp,
     ) {
+        self.counted.moves(before);
         let (posted, _session) = launch::records(descriptor, self.run.created_at);
         let mut metadata = posted.metadata;
         for (key, value) in std::mem::take(&mut self.run.metadata) {

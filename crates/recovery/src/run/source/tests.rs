@@ -78,6 +78,8 @@ fn ledger(cursor: Ordinal) -> Ledger {
         chain: ChainHash::EMPTY,
         projection: Projection::empty(id),
         metrics: RunMetrics::empty(id),
+        prices: Arc::default(),
+        may_move: false,
         recorded: (1..=cursor)
             .map(|ordinal| Recorded {
                 ordinal,
