@@ -7,7 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, artifacts, completeness, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
+    admin, artifacts, completeness, deletion, diagnosis, error, events, health, launch, lifecycle,
+    removed, replay, runs, runtime, stream, tickets, traces,
 };
 
 /// The document.

@@ -11,7 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, artifacts, auth, body, completeness, deletion, diagnosis, events, health, launch, lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
+    admin, artifacts, auth, body, completeness, deletion, diagnosis, events, health, launch,
+    lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
 };
 
 /// Who may call a route.

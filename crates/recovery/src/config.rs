@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane_domain::trace::Tracer;
+use control_plane_projection::PriceTable;
 
 /// Settings of an [`crate::Engine`]; the names of their variables are in `docs/CONFIG.md`.
 #[derive(Debug, Clone)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub signal_hold_max: u32,
     /// Where spans go; without it nothing is traced, and no run gets a trace.
     pub tracer: Option<Arc<dyn Tracer>>,
+    /// What calls of models cost.
+    pub prices: Arc<PriceTable>,
 }
 
 impl Default for Config {
@@ -65,6 +68,7 @@ impl Default for Config {
             signal_hold: Duration::from_secs(600),
             signal_hold_max: 10_000,
             tracer: None,
+            prices: Arc::default(),
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::loader::Loader;
 use crate::modes::ModeCheck;
 use crate::run::{self, Origin};
 use crate::signals::Ear;
-use crate::{claim, signals, traces, watch};
+use crate::{catch_up, claim, signals, traces, watch};
 
 /// How often a run's task may panic before the run is parked.
 const MAX_PANICS: u32 = 3;
@@ -123,6 +123,7 @@ impl Engine {
             context.tasks.spawn(discover::live(Arc::clone(&context)));
             context.tasks.spawn(discover::over(Arc::clone(&context)));
         }
+        context.tasks.spawn(catch_up::catch_up(Arc::clone(&context)));
         claim::start(&context);
         if let Some(tracer) = context.config.tracer.clone() {
             context.tasks.spawn(traces::tell(Arc::clone(&context), tracer));

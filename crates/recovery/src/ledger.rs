@@ -6,12 +6,13 @@
 
 mod adopt;
 mod artifacts;
+mod figures;
 pub(crate) mod load;
 mod metadata;
 mod seen;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
@@ -30,9 +31,10 @@ use control_plane_storage::Recorded;
 use control_plane_storage::model::{
     Append, Artifact, Lease, LogEntry, NewRun, RawEnvelope, SnapshotRow,
 };
+use figures::Counted;
 use metadata::Packed;
 use seen::Seen;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::budget::{Budget, Share};
@@ -47,13 +49,10 @@ const SNAPSHOT_EVENTS_MAX: Seq = 4096;
 /// Most bytes of payloads and events in a batch, but for its last envelope.
 const MAX_PENDING_BYTES: usize = 8 * 1024 * 1024;
 
-/// What models cost, once for all runs.
-static PRICES: LazyLock<PriceTable> = LazyLock::new(PriceTable::default);
-
 /// See the module.
 pub(crate) struct Ledger {
     pub(crate) lease: Lease,
-    /// Without its metadata.
+    /// With what [`metadata::kept`] keeps of its metadata.
     pub(crate) run: Run,
     metadata: Packed,
     pub(crate) session: Session,
@@ -62,6 +61,8 @@ pub(crate) struct Ledger {
     chain: ChainHash,
     projection: Projection,
     metrics: RunMetrics,
+    prices: Arc<PriceTable>,
+    counted: Counted,
     normalizer: Normalizer,
     seen: Seen,
     /// Inbox items carried out by this ledger that may still be there.
@@ -99,6 +100,9 @@ pub(crate) struct Parts {
     pub(crate) chain: ChainHash,
     pub(crate) projection: Projection,
     pub(crate) metrics: RunMetrics,
+    pub(crate) prices: Arc<PriceTable>,
+    /// Whether the run may be filed elsewhere before it is read again.
+    pub(crate) may_move: bool,
     /// The envelopes recorded last, oldest first.
     pub(crate) recorded: Vec<Recorded>,
     /// Whether the last envelope recorded is a Commitment.
@@ -112,9 +116,11 @@ pub(crate) struct Parts {
 impl Ledger {
     /// A ledger without anything to commit.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { lease, mut run, session, chain, projection, metrics, .. } = parts;
+        let Parts { lease, mut run, session, chain, projection, metrics, prices, .. } = parts;
+        let metadata = std::mem::take(&mut run.metadata);
+        run.metadata = metadata::kept(&metadata);
         Self {
-            metadata: Packed::pack(std::mem::take(&mut run.metadata)),
+            metadata: Packed::pack(metadata),
             seen: Seen::new(&parts.recorded, session.cursor),
             normalizer: Normalizer::new(projection.known_participants(), session.last_event_ts),
             done_items: HashSet::new(),
@@ -125,6 +131,8 @@ impl Ledger {
             commitment_last: parts.commitment_last,
             snapshot_at: parts.snapshot_at,
             trace: parts.trace,
+            counted: Counted::new(&run, &metrics, parts.may_move),
+            prices,
             lease,
             run,
             session,
@@ -276,7 +284,8 @@ impl Ledger {
             self.pending.held.add(snapshot.state.len());
             self.pending.snapshots.push(snapshot);
         }
-        control_plane_projection::apply_metrics(&mut self.metrics, &event, &PRICES);
+        control_plane_projection::apply_metrics(&mut self.metrics, &event, &self.prices);
+        self.counted.event(&self.run, &event);
         let body = event.encode();
         self.chain = self.chain.then(&body);
         self.pending.held.add(body.len());
@@ -338,6 +347,11 @@ impl Ledger {
         }
     }
 
+    fn set_metadata(&mut self, metadata: Map<String, Value>) {
+        self.run.metadata = metadata::kept(&metadata);
+        self.metadata = Packed::pack(metadata);
+    }
+
     /// What a finished run's metadata tells at a glance (spec 8.6).
     fn enrich(&mut self, now: Timestamp) {
         let duration = self.run.started_at.map(|started| (now - started).num_milliseconds());
@@ -354,12 +368,13 @@ impl Ledger {
             "estimatedCostUsd": (self.metrics.total_tokens > 0).then_some(self.metrics.estimated_cost_usd),
             "finalAction": current.and_then(|current| current.get("action")),
             "finalConfidence": current.and_then(|current| current.get("confidence")),
+            "outcomePositive": current.and_then(|current| current.get("outcomePositive")),
         });
         if let Value::Object(facts) = facts {
             let known = facts.into_iter().filter(|(_, value)| !value.is_null());
             let mut metadata = self.metadata.unpack();
             metadata.extend(known);
-            self.metadata = Packed::pack(metadata);
+            self.set_metadata(metadata);
         }
         if let Some(milliseconds) = duration.and_then(|ms| u32::try_from(ms).ok()) {
             metrics::histogram!(
@@ -434,6 +449,7 @@ impl Ledger {
             metrics: self.metrics.clone(),
             artifacts: pending.artifacts,
             inbox_used: pending.inbox_used,
+            rollups: self.counted.take(&self.run, &self.metrics),
         };
         if batch.files() {
             batch.run.metadata = self.metadata.unpack();
@@ -451,7 +467,8 @@ pub(crate) fn new_run(run: Run, session: Session, trace: Option<RunTrace>) -> Ne
     run.trace_id = trace.as_ref().map(|trace| trace.context.trace_id.to_string());
     let event = control::run_created(&run, &session.mode_name).into_event(id, 1, now);
     let mut metrics = RunMetrics::empty(id);
-    control_plane_projection::apply_metrics(&mut metrics, &event, &PRICES);
+    // It is no call of a model.
+    control_plane_projection::apply_metrics(&mut metrics, &event, &PriceTable::default());
     let body = event.encode();
     let entry = LogEntry {
         run_id: id,

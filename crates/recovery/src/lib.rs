@@ -8,6 +8,7 @@ mod adopt;
 mod artifacts;
 mod backoff;
 mod budget;
+mod catch_up;
 mod claim;
 mod committer;
 mod config;

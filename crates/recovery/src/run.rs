@@ -117,7 +117,8 @@ async fn load(context: &Context, lease: Lease, origin: Origin) -> Result<Box<Tas
     let ledger = {
         // A long tail is read apart. Turns are never closed.
         let _turn = context.readers.acquire().await;
-        Ledger::of(&context.store, lease, loaded).await.map_err(unread)?
+        let prices = &context.config.prices;
+        Ledger::of(&context.store, lease, loaded, prices).await.map_err(unread)?
     };
     // What was read before is read again, or is in the database.
     context.committer.lag().forget(lease.run_id);

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
 use control_plane_domain::event::ChainHash;
+use control_plane_domain::rollup::Rollups;
 use control_plane_domain::{
     Envelope, EventType, Ordinal, Position, RunId, RunState, Seq, Timestamp,
 };
@@ -230,6 +231,8 @@ pub struct Append {
     pub artifacts: Vec<Artifact>,
     /// Inbox items that the batch carries out.
     pub inbox_used: Vec<i64>,
+    /// What the batch changes in the sums over runs.
+    pub rollups: Rollups,
 }
 
 /// How one run's batch ended.

@@ -12,6 +12,8 @@ use control_plane_domain::descriptor::RunDescriptor;
 use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, SubjectKind};
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::outbound::{Answer, Call, Outbound, OutboundError};
+use control_plane_domain::rollup::Rollups;
+use control_plane_domain::rollup::Rollups;
 use control_plane_domain::runtime::{
     Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
     SessionPage,
@@ -254,6 +256,7 @@ impl Journal {
             metrics: RunMetrics::empty(self.run.id),
             artifacts: vec![],
             inbox_used: vec![],
+            rollups: Rollups::default(),
         };
         let appended = self.store.append(vec![batch]).await;
         assert_eq!(appended, [Appended::Committed]);

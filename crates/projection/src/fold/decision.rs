@@ -5,8 +5,7 @@
 
 use std::collections::VecDeque;
 
-use control_plane_domain::CanonicalEvent;
-use serde_json::Value;
+use control_plane_domain::{CanonicalEvent, outcome};
 
 use super::{subject_id, tally};
 use crate::projection::Projection;
@@ -151,11 +150,7 @@ pub(super) fn finalized(state: &mut Projection, event: &CanonicalEvent) {
         return;
     }
     let action = read::kept_text(payload, &["action"]).unwrap_or_else(|| "resolved".to_owned());
-    let outcome = ["outcomePositive", "outcome_positive"]
-        .into_iter()
-        .find_map(|name| payload.get(name).filter(|value| !value.is_null()))
-        .map(truthy)
-        .or_else(|| inferred(&action));
+    let outcome = outcome::is_positive(payload);
     // A session with no proposal (or one whose start we never saw) is known by its commitment.
     let proposal_id = current.proposal_id.or_else(|| commitment_id.clone());
     let share = proposal_id.as_deref().and_then(|id| tally::share(state, id));
@@ -227,25 +222,4 @@ fn superseded(payload: &Fields) -> Option<Supersedes> {
     let commitment_hash = read::kept_id(reference, &["commitmentHash", "commitment_hash"]);
     (session_id.is_some() || commitment_hash.is_some())
         .then_some(Supersedes { session_id, commitment_hash })
-}
-
-fn truthy(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Number(number) => number.as_f64().is_some_and(|number| number != 0.0),
-        Value::String(text) => !text.is_empty() && !text.eq_ignore_ascii_case("false"),
-        Value::Array(_) | Value::Object(_) => true,
-    }
-}
-
-/// What the action's last word says, for a commitment that does not say it itself:
-/// `decision.rejected` is a negative one.
-fn inferred(action: &str) -> Option<bool> {
-    let action = action.to_lowercase();
-    match action.rsplit('.').next().unwrap_or_default() {
-        "approve" | "approved" | "accept" | "accepted" | "selected" | "completed" => Some(true),
-        "reject" | "rejected" | "decline" | "declined" | "failed" => Some(false),
-        _ => None,
-    }
 }

@@ -1,8 +1,10 @@
 //! A ledger from what is in the database.
 
+use std::sync::Arc;
+
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::{Ordinal, Seq};
-use control_plane_projection::state;
+use control_plane_projection::{PriceTable, state};
 use control_plane_storage::model::Lease;
 use control_plane_storage::{Error, LoadedRun, Store};
 
@@ -17,8 +19,13 @@ pub(crate) const TAIL: Seq = 512;
 
 impl Ledger {
     /// A run as it was read from the database.
-    pub(crate) async fn of(store: &Store, lease: Lease, loaded: LoadedRun) -> Result<Self, Error> {
-        let LoadedRun { run, session, chain, snapshot, tail, metrics, recorded, trace, asked: _ } =
+    pub(crate) async fn of(
+        store: &Store,
+        lease: Lease,
+        loaded: LoadedRun,
+        prices: &Arc<PriceTable>,
+    ) -> Result<Self, Error> {
+        let LoadedRun { run, session, chain, snapshot, tail, metrics, recorded, trace, asked } =
             loaded;
         let id = lease.run_id;
         let snapshot_at = snapshot.as_ref().map_or(0, |row| row.version);
@@ -42,6 +49,9 @@ impl Ledger {
             recorded,
             snapshot_at,
             trace: trace.map(|trace| trace.context),
+            prices: Arc::clone(prices),
+            // Who posts it may be recorded already, and what follows from that still asked for.
+            may_move: run.is_unclaimed() || asked,
             run,
             session,
         }))

@@ -3,6 +3,15 @@
 
 use serde_json::{Map, Value};
 
+/// What the sums over runs look at with every batch.
+const KEPT: [&str; 3] = ["environment", "scenarioRef", "outcomePositive"];
+
+/// What stays with the run as values.
+pub(super) fn kept(metadata: &Map<String, Value>) -> Map<String, Value> {
+    let entry = |key: &str| Some((key.to_owned(), metadata.get(key)?.clone()));
+    KEPT.into_iter().filter_map(entry).collect()
+}
+
 /// See the module.
 pub(super) struct Packed(Box<str>);
 
@@ -19,10 +28,40 @@ impl Packed {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+    use control_plane_domain::metrics::RunMetrics;
+    use control_plane_domain::rollup::{self, Filing};
+    use control_plane_domain::{Run, RunDescriptor, RunState};
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::launch;
+
+    #[test]
+    fn the_sums_see_in_what_is_kept_what_they_see_in_the_whole() {
+        let metadata = json!({
+            "environment": "staging", "scenarioRef": "fraud", "outcomePositive": false,
+            "executionRequest": { "mode": "live" }, "durationMs": 12,
+        });
+        let Value::Object(metadata) = metadata else { unreachable!() };
+        let descriptor = RunDescriptor::parse(&json!({
+            "mode": "live", "runtime": { "kind": "rust" },
+            "session": {
+                "modeName": "macp.mode.decision.v1", "modeVersion": "1.0.0",
+                "configurationVersion": "c", "ttlMs": 1000, "participants": [{ "id": "alice" }],
+            },
+        }));
+        let (mut whole, _session) = launch::records(&descriptor.unwrap(), DateTime::UNIX_EPOCH);
+        whole.state = RunState::Completed;
+        whole.metadata = metadata.clone();
+        let part = Run { metadata: kept(&metadata), ..whole.clone() };
+
+        let metrics = RunMetrics::empty(whole.id);
+        assert_ne!(whole, part);
+        assert_eq!(Filing::of(&part), Filing::of(&whole));
+        assert_eq!(rollup::standing(&part, &metrics), rollup::standing(&whole, &metrics));
+    }
 
     proptest! {
         #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 
+use control_plane_domain::rollup::Figures;
 use control_plane_domain::{RunId, RunState, SessionState};
 use control_plane_storage::model::{Artifact, InboxItem};
 use control_plane_storage::{Error, SIGNAL, Store};
@@ -36,6 +37,8 @@ pub(super) struct Inbox {
     /// Items that are signals which are recorded already.
     recorded: HashSet<i64>,
     artifacts: HashSet<Uuid>,
+    /// What the run's first events add to the sums over runs, when it is filed elsewhere.
+    before: Figures,
 }
 
 /// The answer of the database.
@@ -57,6 +60,7 @@ impl Task<'_> {
         // A burst of signals is listed again while its first part is being committed.
         let done = self.ledger.done_items().clone();
         let readers = std::sync::Arc::clone(&self.context.readers);
+        let read_to = self.ledger.read_to();
         async move {
             let _turn = readers.acquire().await;
             let mut items = store.inbox_list(id).await?;
@@ -66,7 +70,11 @@ impl Task<'_> {
             let artifacts = if adds { store.artifact_ids(id).await? } else { Vec::new() };
             let artifacts = artifacts.into_iter().collect();
             let recorded = recorded(&store, id, &items).await?;
-            Ok(Inbox { listed, items, recorded, artifacts })
+            let before = match items.iter().any(|item| item.kind == ADOPTION) {
+                true => store.rollup_figures(id, read_to).await?,
+                false => Figures::default(),
+            };
+            Ok(Inbox { listed, items, recorded, artifacts, before })
         }
         .boxed()
     }
@@ -80,19 +88,25 @@ impl Task<'_> {
 
     /// Carries out what was read.
     pub(super) fn carry_out_all(&mut self, inbox: Inbox) {
-        let Inbox { listed, items, recorded, artifacts } = inbox;
+        let Inbox { listed, items, recorded, artifacts, before } = inbox;
         let id = self.ledger.run.id;
         self.ledger.keep_done(&listed);
         for item in items {
             if recorded.contains(&item.id) {
                 self.ledger.inbox_done(item.id);
             } else if !self.ledger.has_done(item.id) {
-                self.carry_out(id, item, &artifacts);
+                self.carry_out(id, item, &artifacts, &before);
             }
         }
     }
 
-    fn carry_out(&mut self, run_id: RunId, item: InboxItem, artifacts: &HashSet<Uuid>) {
+    fn carry_out(
+        &mut self,
+        run_id: RunId,
+        item: InboxItem,
+        artifacts: &HashSet<Uuid>,
+        before: &Figures,
+    ) {
         let now = self.now();
         let InboxItem { id: item, kind, payload, .. } = item;
         if kind == SIGNAL
@@ -137,7 +151,7 @@ impl Task<'_> {
             && let Ok(posted) = serde_json::from_value::<Posted>(payload.clone())
             && let Some((descriptor, request_hash)) = posted.read()
         {
-            self.ledger.adopt(&descriptor, request_hash, item, now);
+            self.ledger.adopt(&descriptor, request_hash, before, item, now);
         } else {
             // A newer version may have asked for it; ours cannot do it, and says so.
             tracing::warn!(run.id = %run_id, inbox.kind = kind, "Dropped an unknown request");

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
+use control_plane_domain::rollup::Rollups;
 use control_plane_domain::run::RunMode;
 use control_plane_domain::{
     Clock, Run, RunId, RunState, Session, SessionId, SessionState, SystemClock, Timestamp, control,
@@ -216,6 +217,7 @@ async fn leave_in_binding(
         metrics,
         artifacts: Vec::new(),
         inbox_used: Vec::new(),
+        rollups: Rollups::default(),
     };
     // The record's store is closed by now, and this one is another owner's in name only.
     let outcomes = database.store().append(vec![batch]).await;

@@ -17,7 +17,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Connection, runs, sessions};
+use super::{Connection, rollups, runs, sessions};
 use crate::error::Result;
 use crate::model::Append;
 
@@ -47,7 +47,7 @@ WITH batch AS (
         scenario_ref = CASE WHEN b.files THEN b.scenario_ref ELSE r.scenario_ref END
     FROM batch b JOIN locked l ON l.id = b.id
     WHERE r.id = b.id AND r.epoch = b.epoch AND r.last_event_seq = b.expected_seq
-    RETURNING r.id, b.expected_seq, b.entries
+    RETURNING r.id, b.expected_seq, b.entries, r.rolled_up
 ), placed AS (
     SELECT id, expected_seq,
         (sum(entries) OVER (ORDER BY id) - entries)::bigint AS skip,
@@ -140,6 +140,18 @@ WITH batch AS (
     FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?)
         AS c(run_id, seq, ts, received_at, type, subject_kind, subject_id, hash, body)
     JOIN based b ON b.id = c.run_id
+), rollup_rows AS (
+    INSERT INTO rollups AS t
+    SELECT d.whole, d.grain, d.figure, d.bucket, d.subject, d.environment, d.source_ref,
+        d.scenario_ref, sum(d.count)::bigint, sum(d.sum)::bigint
+    FROM json_to_recordset(?::json) AS d(
+        run_id uuid, whole boolean, grain integer, figure text, bucket timestamptz, subject text,
+        environment text, source_ref text, scenario_ref text, count bigint, sum bigint)
+    JOIN fenced f ON f.id = d.run_id AND f.rolled_up
+    JOIN based b ON b.id = d.run_id
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
+    ON CONFLICT (whole, grain, figure, bucket, subject, environment, source_ref, scenario_ref)
+    DO UPDATE SET count = t.count + excluded.count, sum = t.sum + excluded.sum
 )
 SELECT id, base FROM based";
 
@@ -154,6 +166,7 @@ struct Statement<'a> {
     inbox: Vec<i64>,
     raw: Raw<'a>,
     canonical: Canonical<'a>,
+    rollups: String,
 }
 
 #[derive(Default)]
@@ -218,6 +231,7 @@ impl<'a> Statement<'a> {
             metrics: json(batches.iter().copied().map(metrics_row)),
             projections: json(batches.iter().copied().filter_map(projection_row)),
             artifacts: json(batches.iter().flat_map(|batch| &batch.artifacts).map(artifact_row)),
+            rollups: json(batches.iter().copied().flat_map(rollup_rows)),
             inbox: batches.iter().flat_map(|batch| batch.inbox_used.iter().copied()).collect(),
             ..Self::default()
         };
@@ -387,6 +401,18 @@ fn projection_row(batch: &Append) -> Option<Value> {
     }))
 }
 
+fn rollup_rows(batch: &Append) -> impl Iterator<Item = Value> {
+    #[derive(serde::Serialize)]
+    struct Change {
+        run_id: RunId,
+        #[serde(flatten)]
+        row: rollups::RollupRow,
+    }
+    let run_id = batch.lease.run_id;
+    let rows = rollups::RollupRow::all(&batch.rollups).into_iter();
+    rows.map(move |row| serde_json::to_value(Change { run_id, row }).unwrap_or_default())
+}
+
 fn artifact_row(artifact: &crate::model::Artifact) -> Value {
     serde_json::json!({
         "id": artifact.id,
@@ -418,6 +444,7 @@ impl QueryFragment<Pg> for Statement<'_> {
             inbox,
             raw,
             canonical,
+            rollups,
         } = self;
         bind! {
             Text => runs,
@@ -453,6 +480,7 @@ impl QueryFragment<Pg> for Statement<'_> {
             Array<Nullable<Text>> => &canonical.subject_id,
             Array<Binary> => &canonical.hash,
             Array<Text> => &canonical.body,
+            Text => rollups,
         }
         out.push_sql(parts.next().unwrap_or_default());
         Ok(())

@@ -1,15 +1,18 @@
 //! Conditions and inserts that PostgreSQL writes in its own way.
 
-use diesel::BoxableExpression;
 use diesel::dsl::sql;
+use diesel::prelude::*;
 use diesel::sql_types::{Bool, Text};
+use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 
-use super::schema::{held_signals, run_events_canonical, run_inbox, runs};
+use super::rollups::RollupRow;
+use super::schema::{held_signals, rollups, run_events_canonical, run_inbox, runs};
 use super::signals::{HeldRow, InboxRow};
 use super::{Connection, Db};
 use crate::error::Result;
 use crate::like;
+use crate::rollups::Period;
 
 type Condition<'a> = Box<dyn BoxableExpression<runs::table, Db, SqlType = Bool> + 'a>;
 
@@ -72,5 +75,60 @@ pub(super) async fn insert_held(conn: &mut Connection, rows: Vec<HeldRow<'_>>) -
         .on_conflict_do_nothing()
         .execute(conn)
         .await?;
+    Ok(())
+}
+
+type OfRollup = Box<dyn BoxableExpression<rollups::table, Db, SqlType = Bool>>;
+
+/// The bucket is one of those that make up the period.
+pub(super) fn within(period: &Period) -> OfRollup {
+    let mut within: OfRollup = Box::new(sql::<Bool>("FALSE"));
+    for tile in period.tiles() {
+        let tile = rollups::grain
+            .eq(tile.grain.minutes())
+            .and(rollups::bucket.ge(tile.from))
+            .and(rollups::bucket.lt(tile.to));
+        within = Box::new(within.or(tile));
+    }
+    within
+}
+
+/// The sum is of runs whose source is exactly `scenario`, or whose scenario has it in its name.
+pub(super) fn filed_under(scenario: &str) -> OfRollup {
+    Box::new(
+        sql::<Bool>("(rollups.source_ref = ")
+            .bind::<Text, _>(control_plane_domain::rollup::name(scenario))
+            .sql(" OR rollups.scenario_ref COLLATE \"C\" ILIKE ")
+            .bind::<Text, _>(like::anywhere(scenario))
+            .sql(" ESCAPE '\\')"),
+    )
+}
+
+/// The same of a run.
+pub(super) fn run_filed_under<'a>(scenario: &str) -> Condition<'a> {
+    Box::new(
+        sql::<Bool>("(COALESCE(runs.source_ref, '') = ")
+            .bind::<Text, _>(scenario.to_owned())
+            .sql(" OR COALESCE(runs.scenario_ref, '') COLLATE \"C\" ILIKE ")
+            .bind::<Text, _>(like::anywhere(scenario))
+            .sql(" ESCAPE '\\')"),
+    )
+}
+
+/// Changes sums, in one statement.
+pub(super) async fn add_rollups(conn: &mut Connection, rows: Vec<RollupRow>) -> Result<()> {
+    // A statement has room for 65,535 values.
+    for rows in rows.chunks(5000) {
+        diesel::insert_into(rollups::table)
+            .values(rows)
+            .on_conflict(rollups::table.primary_key())
+            .do_update()
+            .set((
+                rollups::count.eq(rollups::count + excluded(rollups::count)),
+                rollups::sum.eq(rollups::sum + excluded(rollups::sum)),
+            ))
+            .execute(conn)
+            .await?;
+    }
     Ok(())
 }

@@ -30,6 +30,8 @@ pub(crate) mod loading;
 pub(crate) mod ownership;
 #[path = "../queries/raw.rs"]
 pub(crate) mod raw;
+#[path = "../queries/rollups.rs"]
+pub(crate) mod rollups;
 #[path = "../queries/runs.rs"]
 pub(crate) mod runs;
 #[path = "../queries/sessions.rs"]

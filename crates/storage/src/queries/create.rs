@@ -4,7 +4,7 @@ use control_plane_domain::Run;
 use control_plane_domain::event::ChainHash;
 use diesel_async::AsyncConnection;
 
-use super::{Connection, derived, events, runs, sessions, traces};
+use super::{Connection, derived, events, rollups, runs, sessions, traces};
 use crate::error::{Error, Result};
 use crate::model::{Created, Lease, LogEntry, NewRun};
 
@@ -45,6 +45,7 @@ async fn create_once(
         let count = i64::try_from(new.entries.len()).unwrap_or(i64::MAX);
         let first = events::take_positions(conn, count).await?;
         events::insert(conn, &new.entries, first).await?;
+        rollups::add_new(conn, std::iter::once(new)).await?;
         let entries = (first..)
             .zip(&new.entries)
             .map(|(position, entry)| LogEntry { position, ..entry.clone() })

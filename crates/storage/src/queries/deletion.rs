@@ -1,49 +1,53 @@
 //! Deleting a run, and remembering its session (`session_tombstones`).
 
-use control_plane_domain::{RunId, RunState, SessionId, Timestamp};
+use control_plane_domain::rollup::{Rollups, Sign};
+use control_plane_domain::{RunId, SessionId, Timestamp};
 use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
+use super::rollups::Held;
 use super::schema::{runs, session_tombstones};
-use super::{Connection, runs as run_queries};
-use crate::error::Result;
+use super::{Connection, rollups, runs as run_queries};
+use crate::error::{Error, Result};
 use crate::model::Deleted;
 use crate::types::DbUuid;
 
-/// Deletes a run that is over, with everything that hangs on it, and leaves a tombstone of its
-/// session. The row goes first: whoever appends to the run either was before us, and what it wrote
-/// goes as well, or waits for us and finds no run.
+/// Deletes a run that is over, with everything that hangs on it, takes it out of the sums and leaves
+/// a tombstone of its session. The row goes first: whoever appends to the run either was before us,
+/// and what it wrote goes as well, or waits for us and finds no run.
 pub(crate) async fn delete(conn: &mut Connection, id: RunId, now: Timestamp) -> Result<Deleted> {
+    // Most of a long log is read before anything is locked.
+    let read = run_queries::head(conn, id).await?;
+    let figures = match read.state.is_terminal() {
+        true => rollups::figures(conn, id, read.last_seq).await?,
+        false => return Ok(Deleted::Active(read.state)),
+    };
     conn.transaction(async |conn| {
-        let over: Vec<&str> = RunState::ALL
-            .into_iter()
-            .filter(|state| state.is_terminal())
-            .map(RunState::as_str)
-            .collect();
-        let target = runs::table.find(DbUuid(id.0)).filter(runs::status.eq_any(over));
-        let session: Option<Option<String>> = diesel::delete(target)
-            .returning(runs::runtime_session_id)
-            .get_result(conn)
-            .await
-            .optional()?;
-        let Some(session) = session else {
-            return Ok(Deleted::Active(run_queries::head(conn, id).await?.state));
+        let Some(Held { run, rolled_up }) = rollups::hold(conn, id).await? else {
+            return Err(Error::run_not_found(id));
         };
+        // A run that was never counted takes nothing away.
+        let changes = match rolled_up {
+            Some(true) => rollups::share(conn, &run, figures, read.last_seq, Sign::Minus).await?,
+            Some(false) | None => Rollups::default(),
+        };
+        diesel::delete(runs::table.find(DbUuid(id.0))).execute(conn).await?;
         // A run that ended before it was bound has released its session: that one may still come.
-        if let Some(session_id) = session {
+        if let Some(session_id) = &run.session_id {
             let grave = (
                 session_tombstones::run_id.eq(DbUuid(id.0)),
                 session_tombstones::deleted_at.eq(now),
             );
             diesel::insert_into(session_tombstones::table)
-                .values((session_tombstones::runtime_session_id.eq(session_id), grave))
+                .values((session_tombstones::runtime_session_id.eq(session_id.as_str()), grave))
                 .on_conflict(session_tombstones::runtime_session_id)
                 .do_update()
                 .set(grave)
                 .execute(conn)
                 .await?;
         }
+        rollups::apply(conn, &changes).await?;
         Ok(Deleted::Done)
     })
     .await

@@ -10,7 +10,9 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::schema::{runs, runtime_sessions, session_tombstones};
-use super::{Connection, bulk, derived, events, ownership, runs as run_queries, sessions, traces};
+use super::{
+    Connection, bulk, derived, events, ownership, rollups, runs as run_queries, sessions, traces,
+};
 use crate::discovery::{ActiveSession, Adopted, Adoption, KnownSessions};
 use crate::error::{Entity, Error, Result};
 use crate::model::{LogEntry, NewRun};
@@ -113,6 +115,7 @@ pub(crate) async fn create_all(
             placed.entry(entry.run_id).or_default().push(entry);
         }
         bulk::events(conn, rows).await?;
+        rollups::add_new(conn, made.iter().copied()).await?;
         Ok(placed)
     })
     .await

@@ -50,6 +50,7 @@ pub(super) struct HiddenColumns {
     scenario_ref: Option<String>,
     owner: Option<i64>,
     epoch: i64,
+    rolled_up: Option<bool>,
 }
 
 impl From<&Run> for RunRow {
@@ -143,6 +144,8 @@ pub(super) fn row(run: &Run, chain: ChainHash, owner: i64) -> (RunRow, HiddenCol
         scenario_ref: filed(run, "scenarioRef"),
         owner: Some(owner),
         epoch: 1,
+        // Whoever inserts the row counts the run in the same transaction.
+        rolled_up: Some(true),
     };
     (RunRow::from(run), hidden)
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use control_plane_domain::{Position, RunId};
 use diesel::prelude::*;
+use diesel::upsert::excluded;
 
 use super::schema::{
-    feed, run_artifacts, run_events_canonical, run_events_raw, run_inbox, run_metrics,
+    feed, rollups, run_artifacts, run_events_canonical, run_events_raw, run_inbox, run_metrics,
     run_projections, run_snapshots, runs, runtime_sessions,
 };
 use super::{
-    Connection, artifacts, derived, events, raw, runs as run_queries, sessions, snapshots,
+    Connection, artifacts, derived, events, raw, rollups as rollup_queries, runs as run_queries,
+    sessions, snapshots,
 };
 use crate::error::Result;
 use crate::model::Append;
@@ -128,6 +130,27 @@ fn write_rows(conn: &mut SqliteConnection, batch: &Append, base: Position) -> Qu
     for id in &batch.inbox_used {
         let item = run_inbox::table.find(id).filter(run_inbox::run_id.eq(DbUuid(batch.run.id.0)));
         diesel::delete(item).execute(conn)?;
+    }
+    add_rollups(conn, batch)
+}
+
+/// Changes the sums, if they have the run.
+fn add_rollups(conn: &mut SqliteConnection, batch: &Append) -> QueryResult<()> {
+    let rows = rollup_queries::RollupRow::all(&batch.rollups);
+    let rolled_up = runs::table.find(DbUuid(batch.run.id.0)).select(runs::rolled_up);
+    if rows.is_empty() || rolled_up.first::<Option<bool>>(conn)? != Some(true) {
+        return Ok(());
+    }
+    for row in rows {
+        diesel::insert_into(rollups::table)
+            .values(row)
+            .on_conflict(rollups::table.primary_key())
+            .do_update()
+            .set((
+                rollups::count.eq(rollups::count + excluded(rollups::count)),
+                rollups::sum.eq(rollups::sum + excluded(rollups::sum)),
+            ))
+            .execute(conn)?;
     }
     Ok(())
 }

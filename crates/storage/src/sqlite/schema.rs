@@ -11,7 +11,7 @@ diesel::table! {
 }
 
 diesel::table! {
-    use diesel::sql_types::{BigInt, Binary, Jsonb, Nullable, Text, TimestamptzSqlite};
+    use diesel::sql_types::{BigInt, Binary, Bool, Jsonb, Nullable, Text, TimestamptzSqlite};
 
     runs (id) {
         id -> Text,
@@ -41,6 +41,7 @@ diesel::table! {
         owner -> Nullable<BigInt>,
         epoch -> BigInt,
         parked_reason -> Nullable<Text>,
+        rolled_up -> Nullable<Bool>,
     }
 }
 
@@ -266,6 +267,23 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{BigInt, Bool, Integer, Text, TimestamptzSqlite};
+
+    rollups (whole, grain, figure, bucket, subject, environment, source_ref, scenario_ref) {
+        whole -> Bool,
+        grain -> Integer,
+        figure -> Text,
+        bucket -> TimestamptzSqlite,
+        subject -> Text,
+        environment -> Text,
+        source_ref -> Text,
+        scenario_ref -> Text,
+        count -> BigInt,
+        sum -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     feed,
     runs,
@@ -282,5 +300,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     stream_tickets,
     held_signals,
     signal_watch,
-    signal_watch_gaps
+    signal_watch_gaps,
+    rollups
 );

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
+use control_plane_domain::rollup::Rollups;
 use control_plane_domain::run::{RunMode, RunState};
 use control_plane_domain::session::{Session, SessionState};
 use control_plane_domain::time::from_unix_ms;
@@ -163,6 +164,7 @@ impl Writer {
             metrics,
             artifacts: Vec::new(),
             inbox_used: Vec::new(),
+            rollups: Rollups::default(),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Whatever a runtime delivers, in whatever pieces: recorded once, in order.
 
+use std::sync::Arc;
+
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::run::RunMode;
@@ -79,6 +81,8 @@ fn ledger(cursor: Ordinal) -> Ledger {
         chain: ChainHash::EMPTY,
         projection: Projection::empty(id),
         metrics: RunMetrics::empty(id),
+        prices: Arc::default(),
+        may_move: false,
         recorded: (1..=cursor)
             .map(|ordinal| Recorded {
                 ordinal,
