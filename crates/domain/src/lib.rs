@@ -5,15 +5,18 @@
 
 pub mod breaker;
 pub mod clock;
+pub mod commitment;
 pub mod control;
 pub mod descriptor;
 pub mod envelope;
 pub mod event;
 pub mod id;
+pub mod jcs;
 pub mod metrics;
 pub mod normalize;
 pub mod outbound;
 pub mod payload;
+pub mod receipt;
 pub mod run;
 pub mod runtime;
 pub mod session;

@@ -16,6 +16,7 @@ use control_plane_domain::envelope::EnvelopeSource;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::normalize::Normalizer;
+use control_plane_domain::receipt::Receipt;
 use control_plane_domain::run::{Failure, IllegalTransition};
 use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{
@@ -78,6 +79,8 @@ struct Pending {
     snapshots: Vec<SnapshotRow>,
     artifacts: Vec<Artifact>,
     inbox_used: Vec<i64>,
+    /// What the run's end was learned from.
+    receipt: Option<String>,
     /// How much there is in `raw`, `entries` and `snapshots`.
     held: Share,
     touched: bool,
@@ -241,10 +244,11 @@ impl Ledger {
     }
 
     /// Records the `decision.finalized` that a receipt attests; `false` when it holds none.
-    pub(crate) fn receipt(&mut self, receipt: &Value, now: Timestamp) -> bool {
-        match self.normalizer.receipt(&self.session, receipt, now) {
+    pub(crate) fn receipt(&mut self, receipt: &Receipt, now: Timestamp) -> bool {
+        match self.normalizer.receipt(&self.session, &receipt.document, now) {
             Some(draft) => {
                 self.event(draft, now);
+                self.pending.receipt = Some(receipt.text.clone());
                 true
             }
             None => false,
@@ -438,6 +442,7 @@ impl Ledger {
             metrics: self.metrics.clone(),
             artifacts: pending.artifacts,
             inbox_used: pending.inbox_used,
+            receipt: pending.receipt,
         }
     }
 }

@@ -20,6 +20,7 @@ mod lifecycle;
 mod listeners;
 mod loader;
 mod modes;
+mod receipts;
 mod run;
 mod signals;
 mod watch;

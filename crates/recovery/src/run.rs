@@ -274,8 +274,12 @@ impl<'a> Task<'a> {
             return Ok(());
         }
         let batch = self.ledger.take_batch();
+        let completes = batch.run.state == RunState::Completed;
         let done = self.context.committer.commit(batch).await.ok();
         self.ledger.committed();
+        if completes {
+            self.context.receipts.look();
+        }
         settled(done)
     }
 

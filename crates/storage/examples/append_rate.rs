@@ -149,6 +149,7 @@ impl Writer {
             metrics: self.metrics.clone(),
             artifacts: Vec::new(),
             inbox_used: Vec::new(),
+            receipt: None,
         }
     }
 }

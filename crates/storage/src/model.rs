@@ -227,6 +227,8 @@ pub struct Append {
     pub artifacts: Vec<Artifact>,
     /// Inbox items that the batch carries out.
     pub inbox_used: Vec<i64>,
+    /// The decision receipt that the run's end was learned from.
+    pub receipt: Option<String>,
 }
 
 /// How one run's batch ended.

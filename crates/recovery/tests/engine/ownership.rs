@@ -215,6 +215,7 @@ async fn leave_in_binding(
         metrics,
         artifacts: Vec::new(),
         inbox_used: Vec::new(),
+        receipt: None,
     };
     // The record's store is closed by now, and this one is another owner's in name only.
     let outcomes = database.store().append(vec![batch]).await;

@@ -249,6 +249,35 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    use diesel::sql_types::{Bool, Integer, Nullable, Text, Timestamptz, Uuid};
+
+    run_receipts (run_id) {
+        run_id -> Uuid,
+        state -> Text,
+        document -> Nullable<Text>,
+        detail -> Nullable<Text>,
+        attempts -> Integer,
+        due_at -> Timestamptz,
+        answered_at -> Nullable<Timestamptz>,
+        indexed -> Bool,
+        supersedes_session_id -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Nullable, Text, Timestamptz};
+
+    receipt_keys (issuer, kid) {
+        issuer -> Text,
+        kid -> Text,
+        public_key -> Text,
+        pinned_at -> Timestamptz,
+        refused_key -> Nullable<Text>,
+        refused_at -> Nullable<Timestamptz>,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     feed,
     runs,
@@ -264,5 +293,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     stream_tickets,
     held_signals,
     signal_watch,
-    signal_watch_gaps
+    signal_watch_gaps,
+    run_receipts,
+    receipt_keys
 );

@@ -28,6 +28,8 @@ pub(crate) mod loading;
 pub(crate) mod ownership;
 #[path = "../queries/raw.rs"]
 pub(crate) mod raw;
+#[path = "../queries/receipts.rs"]
+pub(crate) mod receipts;
 #[path = "../queries/runs.rs"]
 pub(crate) mod runs;
 #[path = "../queries/sessions.rs"]

@@ -162,6 +162,7 @@ impl Writer {
             metrics,
             artifacts: Vec::new(),
             inbox_used: Vec::new(),
+            receipt: None,
         }
     }
 
