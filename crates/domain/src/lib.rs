@@ -5,17 +5,20 @@
 
 pub mod breaker;
 pub mod clock;
+pub mod commitment;
 pub mod control;
 pub mod descriptor;
 pub mod envelope;
 pub mod event;
 pub mod evidence;
 pub mod id;
+pub mod jcs;
 pub mod metrics;
 pub mod normalize;
 pub mod outbound;
 pub mod outcome;
 pub mod payload;
+pub mod receipt;
 pub mod rollup;
 pub mod run;
 pub mod runtime;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::breaker::CircuitBreaker;
 use crate::envelope::{Envelope, SessionChange, SignalSeen};
 use crate::id::{Ordinal, SessionId};
+use crate::receipt::Receipt;
 use crate::session::{SessionInfo, SessionState};
 use crate::trace::TraceContext;
 
@@ -58,7 +59,10 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> Result<BoxStream<'static, Result<Envelope, RuntimeError>>, RuntimeError>;
 
     /// `GetDecisionReceipt`: the `macp-receipt/1` document (RFC-MACP-0013).
-    async fn decision_receipt(&self, id: &SessionId) -> Result<Value, RuntimeError>;
+    async fn decision_receipt(&self, id: &SessionId) -> Result<Receipt, RuntimeError>;
+
+    /// `GetReceiptKeys`: the JWK set that receipts are verified with. It needs no credentials.
+    async fn receipt_keys(&self) -> Result<Value, RuntimeError>;
 
     /// `CancelSession`, as ourselves: what the session is afterwards, which for one that was over
     /// is what it was. Only its initiator and whom its policy names may.

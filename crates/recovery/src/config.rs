@@ -13,6 +13,8 @@ pub struct Config {
     pub recovery_enabled: bool,
     /// Whether sessions that nobody registered get a run.
     pub discovery_enabled: bool,
+    /// Whether decision receipts are fetched.
+    pub receipts_enabled: bool,
     /// How long a run waits for its session to exist.
     pub session_wait: Duration,
     /// After how much silence a stream is opened anew, to see whether it still lives.
@@ -53,6 +55,7 @@ impl Default for Config {
         Self {
             recovery_enabled: true,
             discovery_enabled: true,
+            receipts_enabled: true,
             session_wait: Duration::from_secs(60),
             stream_idle: Duration::from_secs(120),
             max_retries: 0,

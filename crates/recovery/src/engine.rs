@@ -24,6 +24,7 @@ use crate::launch::{self, LaunchError, Launched};
 use crate::listeners::{Listener, Listeners};
 use crate::loader::Loader;
 use crate::modes::ModeCheck;
+use crate::receipts::{self, Receipts};
 use crate::run::{self, Origin};
 use crate::signals::Ear;
 use crate::{catch_up, claim, signals, traces, watch};
@@ -55,6 +56,7 @@ pub(crate) struct Context {
     pub(crate) tasks: TaskTracker,
     pub(crate) ear: Ear,
     pub(crate) discovery: Discovery,
+    pub(crate) receipts: Receipts,
     /// Who may read a run or its inbox now. Thousands of runs that begin together would otherwise
     /// take every connection, and time out waiting for theirs.
     pub(crate) readers: Arc<Semaphore>,
@@ -103,6 +105,7 @@ impl Engine {
             modes: ModeCheck::default(),
             ear: Ear::default(),
             discovery: Discovery::default(),
+            receipts: Receipts::default(),
             readers: Arc::new(Semaphore::new(MAX_READERS)),
             claimed: AtomicBool::new(false),
             following: Mutex::default(),
@@ -124,6 +127,9 @@ impl Engine {
             context.tasks.spawn(discover::over(Arc::clone(&context)));
         }
         context.tasks.spawn(catch_up::catch_up(Arc::clone(&context)));
+        if context.config.receipts_enabled {
+            context.tasks.spawn(receipts::fetch(Arc::clone(&context)));
+        }
         claim::start(&context);
         if let Some(tracer) = context.config.tracer.clone() {
             context.tasks.spawn(traces::tell(Arc::clone(&context), tracer));

@@ -19,6 +19,7 @@ use control_plane_domain::envelope::EnvelopeSource;
 use control_plane_domain::event::{ChainHash, Trace};
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::normalize::Normalizer;
+use control_plane_domain::receipt::Receipt;
 use control_plane_domain::run::{Failure, IllegalTransition};
 use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{
@@ -86,6 +87,8 @@ struct Pending {
     snapshots: Vec<SnapshotRow>,
     artifacts: Vec<Artifact>,
     inbox_used: Vec<i64>,
+    /// What the run's end was learned from.
+    receipt: Option<String>,
     /// How much there is in `raw`, `entries` and `snapshots`.
     held: Share,
     touched: bool,
@@ -260,10 +263,11 @@ impl Ledger {
     }
 
     /// Records the `decision.finalized` that a receipt attests; `false` when it holds none.
-    pub(crate) fn receipt(&mut self, receipt: &Value, now: Timestamp) -> bool {
-        match self.normalizer.receipt(&self.session, receipt, now) {
+    pub(crate) fn receipt(&mut self, receipt: &Receipt, now: Timestamp) -> bool {
+        match self.normalizer.receipt(&self.session, &receipt.document, now) {
             Some(draft) => {
                 self.event(draft, now);
+                self.pending.receipt = Some(receipt.text.clone());
                 true
             }
             None => false,
@@ -450,6 +454,7 @@ impl Ledger {
             artifacts: pending.artifacts,
             inbox_used: pending.inbox_used,
             rollups: self.counted.take(&self.run, &self.metrics),
+            receipt: pending.receipt,
         };
         if batch.files() {
             batch.run.metadata = self.metadata.unpack();

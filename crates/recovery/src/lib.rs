@@ -22,6 +22,7 @@ mod lifecycle;
 mod listeners;
 mod loader;
 mod modes;
+mod receipts;
 mod run;
 mod signals;
 mod traces;

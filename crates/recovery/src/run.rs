@@ -280,8 +280,12 @@ impl<'a> Task<'a> {
         if !self.ledger.is_dirty() {
             return Ok(());
         }
+        let completes = self.ledger.run.state == RunState::Completed;
         let done = self.hand_over().await.ok();
         self.ledger.committed();
+        if completes {
+            self.context.receipts.look();
+        }
         settled(done)
     }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use control_plane_domain::breaker::CircuitBreaker;
 use control_plane_domain::envelope::{SessionChange, SignalSeen};
+use control_plane_domain::receipt::Receipt;
 use control_plane_domain::runtime::{
     Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
     SessionPage,
@@ -292,13 +293,22 @@ impl Runtime for Client {
         }))
     }
 
-    async fn decision_receipt(&self, id: &SessionId) -> Result<Value, RuntimeError> {
+    async fn decision_receipt(&self, id: &SessionId) -> Result<Receipt, RuntimeError> {
         const METHOD: &str = "GetDecisionReceipt";
         let request = proto::GetDecisionReceiptRequest { session_id: id.as_str().to_owned() };
         let mut stub = self.unary.clone();
         let answer = self.call(METHOD, stub.get_decision_receipt(Request::new(request))).await?;
-        serde_json::from_str(&answer.receipt_json)
-            .map_err(|_| error::malformed(METHOD, "receipt that is JSON"))
+        Receipt::parse(answer.receipt_json)
+            .ok_or_else(|| error::malformed(METHOD, "receipt that is JSON"))
+    }
+
+    async fn receipt_keys(&self) -> Result<Value, RuntimeError> {
+        const METHOD: &str = "GetReceiptKeys";
+        let mut stub = self.unary.clone();
+        let request = Request::new(proto::GetReceiptKeysRequest {});
+        let answer = self.call(METHOD, stub.get_receipt_keys(request)).await?;
+        serde_json::from_str(&answer.jwks_json)
+            .map_err(|_| error::malformed(METHOD, "key set that is JSON"))
     }
 
     async fn cancel_session(

@@ -13,6 +13,8 @@ pub enum Duty {
     Discovery,
     /// Recording signals.
     Signals,
+    /// Fetching decision receipts.
+    Receipts,
 }
 
 impl Store {

@@ -233,6 +233,8 @@ pub struct Append {
     pub inbox_used: Vec<i64>,
     /// What the batch changes in the sums over runs.
     pub rollups: Rollups,
+    /// The decision receipt that the run's end was learned from.
+    pub receipt: Option<String>,
 }
 
 /// How one run's batch ended.

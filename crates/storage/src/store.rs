@@ -275,6 +275,11 @@ impl Store {
         read!(self, raw::range(id, after, limit))
     }
 
+    /// A run's last session envelope.
+    pub async fn envelope_last(&self, id: RunId) -> Result<Option<RawEnvelope>> {
+        read!(self, raw::last(id))
+    }
+
     /// The message ids of a run's last `limit` session envelopes, oldest first.
     pub async fn last_message_ids(&self, id: RunId, limit: i64) -> Result<Vec<String>> {
         read!(self, raw::last_message_ids(id, limit))

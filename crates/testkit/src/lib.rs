@@ -22,6 +22,7 @@ pub mod pages;
 pub mod play;
 pub mod process;
 pub mod program;
+pub mod receipts;
 pub mod runtime;
 pub mod script;
 pub mod scripted;

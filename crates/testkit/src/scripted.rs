@@ -20,8 +20,7 @@ use control_plane_domain::session::SessionState;
 use control_plane_runtime::proto;
 use control_plane_runtime::proto::macp_runtime_service_server::MacpRuntimeServiceServer;
 use control_plane_runtime::{Client, Config};
-use prost::Message as _;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -31,6 +30,7 @@ pub use fault::{Failure, Fault, Then, UnaryFault};
 
 use crate::agent::SessionSpec;
 use crate::message::Message;
+use crate::receipts;
 use crate::runtime::free_port;
 use script::Script;
 use service::Service;
@@ -154,11 +154,10 @@ impl ScriptedRuntime {
     }
 
     /// Accepts the `Commitment` that resolves the session; the watches are told at once, and
-    /// there is a receipt in the standard modes (without a hash, which only the real runtime
-    /// computes).
+    /// there is an unsigned receipt in the standard modes.
     pub fn resolve(&self, session: &SessionId, sender: &str, commitment: Message) -> String {
         if self.script.metadata(session).mode.starts_with("macp.mode.") {
-            self.set_receipt(session, receipt(session, &commitment));
+            self.set_receipt(session, receipts::document(session, &commitment.payload));
         }
         let id = self.accept(session, sender, commitment);
         self.set_state(session, SessionState::Resolved);
@@ -194,6 +193,11 @@ impl ScriptedRuntime {
     /// What `GetDecisionReceipt` answers.
     pub fn set_receipt(&self, session: &SessionId, receipt: Value) {
         self.script.set_receipt(session, receipt);
+    }
+
+    /// What `GetReceiptKeys` answers: these JWKs. None to begin with.
+    pub fn set_receipt_keys(&self, keys: Vec<Value>) {
+        self.script.set_receipt_keys(keys);
     }
 
     /// Changes what `GetSession` says: a runtime that lost its data, other participants.
@@ -234,27 +238,6 @@ impl ScriptedRuntime {
     pub fn calls(&self, method: &str) -> usize {
         self.script.calls(method)
     }
-}
-
-fn receipt(session: &SessionId, commitment: &Message) -> Value {
-    let commitment = proto::CommitmentPayload::decode(commitment.payload.as_slice())
-        .expect("a Commitment resolves a session");
-    json!({
-        "receipt_format": "macp-receipt/1",
-        "session_id": session,
-        "issuer": "runtime:scripted-runtime",
-        "commitment": {
-            "commitment_id": commitment.commitment_id,
-            "action": commitment.action,
-            "authority_scope": commitment.authority_scope,
-            "reason": commitment.reason,
-            "mode_version": commitment.mode_version,
-            "policy_version": commitment.policy_version,
-            "configuration_version": commitment.configuration_version,
-            "outcome_positive": commitment.outcome_positive,
-        },
-        "attestations": [],
-    })
 }
 
 impl Drop for ScriptedRuntime {

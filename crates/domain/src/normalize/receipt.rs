@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use super::{MAX_SUBJECT_ID, clip, insert, lift, text_of};
 use crate::event::{EventDraft, EventType, Source, Subject, SubjectKind};
+use crate::receipt::FORMAT;
 use crate::session::Session;
 use crate::time::{self, Timestamp};
 
-const FORMAT: &str = "macp-receipt/1";
 const FIELDS: &[(&str, &str)] = &[
     ("commitment_id", "commitmentId"),
     ("action", "action"),

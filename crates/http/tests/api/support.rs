@@ -12,7 +12,7 @@ use control_plane_domain::descriptor::RunDescriptor;
 use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, SubjectKind};
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::outbound::{Answer, Call, Outbound, OutboundError};
-use control_plane_domain::rollup::Rollups;
+use control_plane_domain::receipt::Receipt;
 use control_plane_domain::rollup::Rollups;
 use control_plane_domain::runtime::{
     Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
@@ -91,6 +91,8 @@ impl Api {
         let config = control_plane_recovery::Config {
             recovery_enabled: false,
             discovery_enabled: false,
+            // Tests put receipts where they are read.
+            receipts_enabled: false,
             ..control_plane_recovery::Config::default()
         };
         let engine = Engine::start(
@@ -257,6 +259,7 @@ impl Journal {
             artifacts: vec![],
             inbox_used: vec![],
             rollups: Rollups::default(),
+            receipt: None,
         };
         let appended = self.store.append(vec![batch]).await;
         assert_eq!(appended, [Appended::Committed]);
@@ -445,8 +448,12 @@ impl Runtime for Silent {
         refuse(RuntimeErrorKind::NotFound, 5)
     }
 
-    async fn decision_receipt(&self, _id: &SessionId) -> Result<Value, RuntimeError> {
+    async fn decision_receipt(&self, _id: &SessionId) -> Result<Receipt, RuntimeError> {
         refuse(RuntimeErrorKind::NotFound, 5)
+    }
+
+    async fn receipt_keys(&self) -> Result<Value, RuntimeError> {
+        Ok(json!({ "keys": [] }))
     }
 
     async fn cancel_session(&self, _: &SessionId, _: &str) -> Result<SessionState, RuntimeError> {

@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use control_plane_domain::run::{Failure, FailureCode};
 use control_plane_domain::runtime::RuntimeErrorKind;
-use control_plane_domain::{RunState, SessionState, control};
-use serde_json::Value;
+use control_plane_domain::{RunState, SessionState, control, receipt};
 
 use super::{Exit, Task};
 use crate::backoff::Backoff;
@@ -14,7 +13,7 @@ use crate::backoff::Backoff;
 /// What a receipt tells of a session.
 enum Receipt {
     /// It resolved, and this is the document.
-    Document(Value),
+    Document(receipt::Receipt),
     /// It exists and did not resolve.
     Unresolved,
     /// The runtime knows nothing of it.

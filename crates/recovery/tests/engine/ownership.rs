@@ -218,6 +218,7 @@ async fn leave_in_binding(
         artifacts: Vec::new(),
         inbox_used: Vec::new(),
         rollups: Rollups::default(),
+        receipt: None,
     };
     // The record's store is closed by now, and this one is another owner's in name only.
     let outcomes = database.store().append(vec![batch]).await;

@@ -58,6 +58,8 @@ pub(crate) fn config() -> Config {
     Config {
         // Tests count runs and events; those of discovery switch it on.
         discovery_enabled: false,
+        // Tests count what the runtime is asked.
+        receipts_enabled: false,
         session_wait: Duration::from_secs(30),
         settle_quiet: Duration::from_millis(300),
         settle_patience: Duration::from_secs(2),

@@ -9,6 +9,7 @@ use control_plane_testkit::agent::SessionSpec;
 use control_plane_testkit::runtime::{Durability, Options, RuntimeProcess, agent_token};
 use control_plane_testkit::{message, play};
 use futures_util::future::join_all;
+use serde_json::json;
 
 #[tokio::test]
 async fn it_says_who_it_is_and_what_it_offers() {
@@ -192,7 +193,8 @@ async fn a_resolved_session_has_a_receipt_and_an_open_one_has_none() {
     let receipt = client.decision_receipt(&session).await.unwrap();
     let refused = client.decision_receipt(&open.session_id).await.unwrap_err();
 
-    assert_eq!(receipt["receipt_format"], "macp-receipt/1", "{receipt}");
+    assert_eq!(receipt.document["receipt_format"], "macp-receipt/1", "{receipt:?}");
+    assert_eq!(client.receipt_keys().await.unwrap(), json!({ "keys": [] }));
     assert_eq!(refused.kind, RuntimeErrorKind::ReceiptUnavailable);
 }
 

@@ -157,7 +157,7 @@ async fn unary_failures_are_told_apart() {
 
     let receipt = client.decision_receipt(&session).await.unwrap();
 
-    assert_eq!(receipt["commitment"]["action"], "decision.selected");
+    assert_eq!(receipt.document["commitment"]["action"], "decision.selected");
     assert_eq!(runtime.calls("GetDecisionReceipt"), 4);
 }
 

@@ -29,7 +29,7 @@ WITH batch AS (
         runtime_version text, runtime_session_id text, last_event_seq bigint, chain_hash bytea,
         metadata jsonb, error_code text, error_message text, started_at timestamptz,
         ended_at timestamptz, updated_at timestamptz, files boolean, mode text, tags jsonb,
-        source_kind text, source_ref text, environment text, scenario_ref text)
+        source_kind text, source_ref text, environment text, scenario_ref text, receipt text)
 ), locked AS (
     SELECT r.id FROM runs r JOIN batch b
       ON r.id = b.id AND r.epoch = b.epoch AND r.last_event_seq = b.expected_seq
@@ -125,6 +125,11 @@ WITH batch AS (
     SELECT a.* FROM json_to_recordset(?::json) AS a(
         id uuid, run_id uuid, kind text, label text, uri text, inline jsonb,
         created_at timestamptz) JOIN fenced f ON f.id = a.run_id
+), receipt_rows AS (
+    INSERT INTO run_receipts (run_id, state, document, attempts, due_at, indexed)
+    SELECT b.id, 'pending', b.receipt, 0, b.updated_at, false
+    FROM batch b JOIN fenced f ON f.id = b.id WHERE b.status = 'completed'
+    ON CONFLICT (run_id) DO NOTHING
 ), inbox_rows AS (
     DELETE FROM run_inbox i USING fenced f WHERE i.run_id = f.id AND i.id = ANY (?)
 ), raw_rows AS (
@@ -310,6 +315,7 @@ fn run_row(batch: &Append) -> Value {
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "updated_at": run.updated_at,
+        "receipt": batch.receipt,
     });
     if batch.binds()
         && let Value::Object(row) = &mut row

@@ -29,6 +29,7 @@ fn duty_lock(duty: Duty) -> i64 {
     match duty {
         Duty::Discovery => 0x6d61_6370_0000_0002,
         Duty::Signals => 0x6d61_6370_0000_0003,
+        Duty::Receipts => 0x6d61_6370_0000_0004,
     }
 }
 

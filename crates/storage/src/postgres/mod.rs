@@ -30,6 +30,8 @@ pub(crate) mod loading;
 pub(crate) mod ownership;
 #[path = "../queries/raw.rs"]
 pub(crate) mod raw;
+#[path = "../queries/receipts.rs"]
+pub(crate) mod receipts;
 #[path = "../queries/rollups.rs"]
 pub(crate) mod rollups;
 #[path = "../queries/runs.rs"]

@@ -268,6 +268,22 @@ diesel::table! {
 }
 
 diesel::table! {
+    use diesel::sql_types::{Bool, Integer, Nullable, Text, Timestamptz, Uuid};
+
+    run_receipts (run_id) {
+        run_id -> Uuid,
+        state -> Text,
+        document -> Nullable<Text>,
+        detail -> Nullable<Text>,
+        attempts -> Integer,
+        due_at -> Timestamptz,
+        answered_at -> Nullable<Timestamptz>,
+        indexed -> Bool,
+        supersedes_session_id -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
     use diesel::sql_types::{BigInt, Bool, Integer, Text, Timestamptz};
 
     rollups (whole, grain, figure, bucket, subject, environment, source_ref, scenario_ref) {
@@ -281,6 +297,19 @@ diesel::table! {
         scenario_ref -> Text,
         count -> BigInt,
         sum -> BigInt,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::{Nullable, Text, Timestamptz};
+
+    receipt_keys (issuer, kid) {
+        issuer -> Text,
+        kid -> Text,
+        public_key -> Text,
+        pinned_at -> Timestamptz,
+        refused_key -> Nullable<Text>,
+        refused_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -301,5 +330,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     held_signals,
     signal_watch,
     signal_watch_gaps,
-    rollups
+    rollups,
+    run_receipts,
+    receipt_keys,
 );

@@ -106,6 +106,20 @@ pub(crate) async fn range(
     Ok(rows.into_iter().map(RawEnvelope::from).collect())
 }
 
+/// The last session envelope of a run.
+pub(crate) async fn last(conn: &mut Connection, id: RunId) -> Result<Option<RawEnvelope>> {
+    let row: Option<RawRow> = raw::table
+        .filter(raw::run_id.eq(DbUuid(id.0)))
+        .filter(raw::ordinal.is_not_null())
+        .order(raw::ordinal.desc())
+        .limit(1)
+        .select(RawRow::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row.map(RawEnvelope::from))
+}
+
 /// The message ids of the last `limit` session envelopes, oldest first.
 pub(crate) async fn last_message_ids(
     conn: &mut Connection,

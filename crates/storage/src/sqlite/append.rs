@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use control_plane_domain::{Position, RunId};
+use control_plane_domain::{Position, RunId, RunState};
 use diesel::prelude::*;
 use diesel::upsert::excluded;
 
 use super::schema::{
     feed, rollups, run_artifacts, run_events_canonical, run_events_raw, run_inbox, run_metrics,
-    run_projections, run_snapshots, runs, runtime_sessions,
+    run_projections, run_receipts, run_snapshots, runs, runtime_sessions,
 };
 use super::{
     Connection, artifacts, derived, events, raw, rollups as rollup_queries, runs as run_queries,
@@ -125,6 +125,18 @@ fn write_rows(conn: &mut SqliteConnection, batch: &Append, base: Position) -> Qu
     for artifact in &batch.artifacts {
         diesel::insert_into(run_artifacts::table)
             .values(artifacts::ArtifactRow::from(artifact))
+            .execute(conn)?;
+    }
+    if batch.run.state == RunState::Completed {
+        diesel::insert_or_ignore_into(run_receipts::table)
+            .values((
+                run_receipts::run_id.eq(DbUuid(batch.run.id.0)),
+                run_receipts::state.eq("pending"),
+                run_receipts::document.eq(&batch.receipt),
+                run_receipts::attempts.eq(0),
+                run_receipts::due_at.eq(batch.run.updated_at),
+                run_receipts::indexed.eq(false),
+            ))
             .execute(conn)?;
     }
     for id in &batch.inbox_used {

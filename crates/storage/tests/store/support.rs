@@ -165,6 +165,7 @@ impl Writer {
             artifacts: Vec::new(),
             inbox_used: Vec::new(),
             rollups: Rollups::default(),
+            receipt: None,
         }
     }
 

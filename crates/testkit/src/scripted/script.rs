@@ -10,7 +10,7 @@ use control_plane_domain::session::SessionState;
 use control_plane_domain::{Clock, SessionId, SystemClock};
 use control_plane_runtime::proto::session_lifecycle_event::EventType;
 use control_plane_runtime::proto::{self, SessionLifecycleEvent, SessionMetadata};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
 use super::fault::{Fault, UnaryFault};
@@ -41,6 +41,8 @@ pub(super) struct Script {
 struct Inner {
     sessions: BTreeMap<String, Session>,
     receipts: HashMap<String, Value>,
+    /// The keys of a JWK set.
+    receipt_keys: Vec<Value>,
     /// By session, also before it exists.
     faults: HashMap<String, VecDeque<Fault>>,
     unary: HashMap<&'static str, VecDeque<UnaryFault>>,
@@ -160,6 +162,14 @@ impl Script {
 
     pub(super) fn receipt(&self, id: &str) -> Option<Value> {
         self.lock().receipts.get(id).cloned()
+    }
+
+    pub(super) fn set_receipt_keys(&self, keys: Vec<Value>) {
+        self.lock().receipt_keys = keys;
+    }
+
+    pub(super) fn receipt_keys(&self) -> Value {
+        json!({ "keys": self.lock().receipt_keys })
     }
 
     pub(super) fn plan_fault(&self, id: &SessionId, fault: Fault) {

@@ -218,6 +218,15 @@ impl MacpRuntimeService for Service {
         }
     }
 
+    async fn get_receipt_keys(
+        &self,
+        _: Request<proto::GetReceiptKeysRequest>,
+    ) -> Result<Response<proto::GetReceiptKeysResponse>, Status> {
+        self.enter("GetReceiptKeys").await?;
+        let jwks_json = self.script.receipt_keys().to_string();
+        Ok(Response::new(proto::GetReceiptKeysResponse { jwks_json }))
+    }
+
     async fn cancel_session(
         &self,
         request: Request<proto::CancelSessionRequest>,
