@@ -68,15 +68,24 @@ pub(crate) async fn launch(
     request: HttpRequest,
     body: JsonBody,
 ) -> Result<HttpResponse, ApiError> {
-    let mut descriptor = RunDescriptor::parse(&body.0.unwrap_or(Value::Null))
+    let descriptor = RunDescriptor::parse(&body.0.unwrap_or(Value::Null))
         .map_err(|Faults(faults)| ApiError::Validation(faults))?;
+    start(&context, &request, descriptor).await
+}
+
+/// Launches a run in a task of its own, under the key of the request's header, and answers with where it is.
+pub(crate) async fn start(
+    context: &ApiContext,
+    request: &HttpRequest,
+    mut descriptor: RunDescriptor,
+) -> Result<HttpResponse, ApiError> {
     if descriptor.runtime.kind != context.settings.runtime_kind {
         return Err(ApiError::UnknownRuntime(descriptor.runtime.kind));
     }
-    if let Some(key) = idempotency_key(&request)? {
+    if let Some(key) = idempotency_key(request)? {
         apply_key(&mut descriptor, key)?;
     }
-    let (engine, caller) = (context.engine.clone(), traces::of(&request));
+    let (engine, caller) = (context.engine.clone(), traces::of(request));
     let launching = context
         .executor
         .spawn(async move { engine.launch_within(descriptor, caller.as_ref()).await });

@@ -7,7 +7,9 @@ pub mod auth;
 
 mod admin;
 mod artifacts;
+mod batch;
 mod body;
+mod compare;
 mod completeness;
 mod context;
 mod deletion;
@@ -15,6 +17,7 @@ mod diagnosis;
 mod edge;
 mod error;
 mod events;
+mod filing;
 mod health;
 mod launch;
 mod lifecycle;

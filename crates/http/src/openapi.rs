@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, artifacts, completeness, deletion, diagnosis, error, events, health, launch, lifecycle,
-    removed, replay, runs, runtime, stream, tickets, traces,
+    admin, artifacts, batch, compare, completeness, deletion, diagnosis, error, events, filing,
+    health, launch, lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
 };
 
 /// The document.
@@ -27,11 +27,19 @@ use crate::{
         runs::list,
         launch::launch,
         launch::validate,
+        compare::compare,
+        batch::cancel,
+        batch::archive,
+        batch::unarchive,
+        batch::delete,
         runs::show,
         deletion::delete,
         lifecycle::cancel,
         lifecycle::suspend,
         lifecycle::resume,
+        filing::clone,
+        filing::archive,
+        filing::unarchive,
         runs::state,
         events::of_run,
         stream::stream,
@@ -47,6 +55,7 @@ use crate::{
         artifacts::show,
         artifacts::delete,
         runs::rebuild,
+        filing::messages,
         removed::messages,
         removed::signal,
         removed::context,
