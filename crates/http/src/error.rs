@@ -60,6 +60,8 @@ pub(crate) enum ApiError {
     SessionTaken { run_id: String },
     #[error("this idempotency key was used with another request")]
     IdempotencyConflict,
+    #[error("run {0} was imported and cannot be changed: it is the record of another server")]
+    ReadOnlyRun(String),
     #[error("{0}")]
     Internal(String),
 }
@@ -133,6 +135,7 @@ impl ApiError {
             Self::TooManyStreams(_) => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
             Self::SessionTaken { .. } => (StatusCode::CONFLICT, "SESSION_ALREADY_EXISTS"),
             Self::IdempotencyConflict => (StatusCode::CONFLICT, "CONFLICT"),
+            Self::ReadOnlyRun(_) => (StatusCode::CONFLICT, "RUN_READ_ONLY"),
             Self::Storage(error) => classify_storage(error),
             Self::Runtime(error) => classify_runtime(&error.kind),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
@@ -168,6 +171,7 @@ impl ApiError {
             | Self::Runtime(_)
             | Self::SessionTaken { .. }
             | Self::IdempotencyConflict
+            | Self::ReadOnlyRun(_)
             | Self::Internal(_) => json!(self.to_string()),
         }
     }
@@ -194,6 +198,7 @@ impl ApiError {
             | Self::TooManyStreams(_)
             | Self::Storage(_)
             | Self::IdempotencyConflict
+            | Self::ReadOnlyRun(_)
             | Self::Internal(_) => return None,
         };
         match details {
@@ -274,6 +279,7 @@ impl From<storage::Error> for ApiError {
                 Self::SessionTaken { run_id: run_id.to_string() }
             }
             storage::Error::IdempotencyConflict { .. } => Self::IdempotencyConflict,
+            storage::Error::ReadOnly { run_id } => Self::ReadOnlyRun(run_id.to_string()),
             error @ (storage::Error::NotFound { .. }
             | storage::Error::Transition(_)
             | storage::Error::Corrupt { .. }
@@ -331,6 +337,7 @@ fn classify_storage(error: &storage::Error) -> (StatusCode, &'static str) {
         storage::Error::NotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
         storage::Error::SessionTaken { .. } => (StatusCode::CONFLICT, "SESSION_ALREADY_EXISTS"),
         storage::Error::IdempotencyConflict { .. } => (StatusCode::CONFLICT, "CONFLICT"),
+        storage::Error::ReadOnly { .. } => (StatusCode::CONFLICT, "RUN_READ_ONLY"),
         storage::Error::Transition(_) => (StatusCode::CONFLICT, "INVALID_STATE_TRANSITION"),
         storage::Error::Unavailable(_) | storage::Error::Task => {
             (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")

@@ -51,6 +51,9 @@ pub(crate) struct RunView<'a> {
     archived_at: Option<Time>,
     /// Why the run is not followed any more although it has not ended.
     parked_reason: Option<&'a str>,
+    /// When the run was loaded from a bundle: it is only read here.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    imported_at: Option<Time>,
 }
 
 impl<'a> From<&'a Run> for RunView<'a> {
@@ -78,6 +81,7 @@ impl<'a> From<&'a Run> for RunView<'a> {
             updated_at,
             archived_at,
             parked_reason,
+            imported_at,
         } = run;
         Self {
             id: id.to_string(),
@@ -101,6 +105,7 @@ impl<'a> From<&'a Run> for RunView<'a> {
             updated_at: Time(*updated_at),
             archived_at: archived_at.map(Time),
             parked_reason: parked_reason.as_deref(),
+            imported_at: imported_at.map(Time),
         }
     }
 }
@@ -233,6 +238,7 @@ mod tests {
             updated_at: at,
             archived_at: None,
             parked_reason: None,
+            imported_at: None,
         }
     }
 
@@ -240,7 +246,7 @@ mod tests {
     fn a_run_has_all_its_keys_and_iso_times() {
         let run = run(json!({}));
         let view = serde_json::to_value(RunView::from(&run)).unwrap();
-        assert_eq!(view.as_object().unwrap().len(), 21);
+        assert_eq!(view.as_object().unwrap().len(), 22);
         assert_eq!(view["status"], "binding_session");
         assert_eq!(view["createdAt"], "2025-11-22T08:26:40.000Z");
         assert_eq!(view["archivedAt"], Value::Null);

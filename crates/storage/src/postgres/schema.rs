@@ -41,6 +41,7 @@ diesel::table! {
         owner -> Nullable<BigInt>,
         epoch -> BigInt,
         parked_reason -> Nullable<Text>,
+        imported_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -98,7 +99,7 @@ diesel::table! {
     run_events_canonical (run_id, seq) {
         run_id -> Uuid,
         seq -> BigInt,
-        position -> BigInt,
+        position -> Nullable<BigInt>,
         ts -> Timestamptz,
         received_at -> Timestamptz,
         #[sql_name = "type"]

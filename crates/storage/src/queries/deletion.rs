@@ -12,7 +12,8 @@ use crate::model::Deleted;
 use crate::types::DbUuid;
 
 /// Deletes a run that is over, with everything that hangs on it, and leaves a tombstone of its
-/// session. The row goes first: whoever appends to the run either was before us, and what it wrote
+/// session. One that was imported goes whatever its state, since nobody follows it, and leaves no
+/// tombstone: its session was never ours to find. The row goes first: whoever appends to the run either was before us, and what it wrote
 /// goes as well, or waits for us and finds no run.
 pub(crate) async fn delete(conn: &mut Connection, id: RunId, now: Timestamp) -> Result<Deleted> {
     conn.transaction(async |conn| {
@@ -21,17 +22,20 @@ pub(crate) async fn delete(conn: &mut Connection, id: RunId, now: Timestamp) -> 
             .filter(|state| state.is_terminal())
             .map(RunState::as_str)
             .collect();
-        let target = runs::table.find(DbUuid(id.0)).filter(runs::status.eq_any(over));
-        let session: Option<Option<String>> = diesel::delete(target)
-            .returning(runs::runtime_session_id)
+        let may_go = runs::status.eq_any(over).or(runs::imported_at.is_not_null());
+        let target = runs::table.find(DbUuid(id.0)).filter(may_go);
+        let deleted: Option<(Option<String>, bool)> = diesel::delete(target)
+            .returning((runs::runtime_session_id, runs::imported_at.is_not_null()))
             .get_result(conn)
             .await
             .optional()?;
-        let Some(session) = session else {
+        let Some((session, imported)) = deleted else {
             return Ok(Deleted::Active(run_queries::head(conn, id).await?.state));
         };
         // A run that ended before it was bound has released its session: that one may still come.
-        if let Some(session_id) = session {
+        if let Some(session_id) = session
+            && !imported
+        {
             let grave = (
                 session_tombstones::run_id.eq(DbUuid(id.0)),
                 session_tombstones::deleted_at.eq(now),

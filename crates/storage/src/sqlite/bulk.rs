@@ -5,8 +5,9 @@ use diesel_async::RunQueryDsl;
 use super::Connection;
 use super::derived::MetricsRow;
 use super::events::EventRow;
+use super::raw::RawRow;
 use super::runs::{HiddenColumns, RunRow};
-use super::schema::{run_events_canonical, run_metrics, runs, runtime_sessions};
+use super::schema::{run_events_canonical, run_events_raw, run_metrics, runs, runtime_sessions};
 use super::sessions::SessionRow;
 use crate::error::Result;
 use crate::types::DbUuid;
@@ -44,6 +45,13 @@ pub(super) async fn metrics(conn: &mut Connection, rows: Vec<MetricsRow>) -> Res
 pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result<()> {
     for row in rows {
         diesel::insert_into(run_events_canonical::table).values(row).execute(conn).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn envelopes(conn: &mut Connection, rows: Vec<RawRow>) -> Result<()> {
+    for row in rows {
+        diesel::insert_into(run_events_raw::table).values(row).execute(conn).await?;
     }
     Ok(())
 }

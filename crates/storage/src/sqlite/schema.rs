@@ -41,6 +41,7 @@ diesel::table! {
         owner -> Nullable<BigInt>,
         epoch -> BigInt,
         parked_reason -> Nullable<Text>,
+        imported_at -> Nullable<TimestamptzSqlite>,
     }
 }
 
@@ -98,7 +99,7 @@ diesel::table! {
     run_events_canonical (run_id, seq) {
         run_id -> Text,
         seq -> BigInt,
-        position -> BigInt,
+        position -> Nullable<BigInt>,
         ts -> TimestamptzSqlite,
         received_at -> TimestamptzSqlite,
         #[sql_name = "type"]
