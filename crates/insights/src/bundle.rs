@@ -4,3 +4,4 @@
 //! last part, the manifest, has a hash of every other part, so a changed byte is found anywhere.
 
 pub mod format;
+pub mod record;
