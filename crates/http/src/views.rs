@@ -4,15 +4,11 @@
 //! cancel callback never leaves the server.
 
 use control_plane_domain::run::Run;
-use control_plane_domain::{SessionId, Timestamp, time};
+use control_plane_domain::{Masked, SessionId, Timestamp, time};
 use control_plane_storage::model::Artifact;
-use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
-
-/// What stands in for a secret.
-const MASK: &str = "***";
 
 /// A run.
 #[derive(Serialize, ToSchema)]
@@ -157,52 +153,6 @@ impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&time::format(self.0))
     }
-}
-
-/// Metadata whose `cancelCallback.bearer` reads `"***"`, wherever the callback stands.
-pub(crate) struct Masked<'a>(pub(crate) &'a Map<String, Value>);
-
-impl Serialize for Masked<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize_map(self.0, false, serializer)
-    }
-}
-
-struct MaskedValue<'a> {
-    value: &'a Value,
-    /// Whether the value is a cancel callback.
-    callback: bool,
-}
-
-impl Serialize for MaskedValue<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.value {
-            Value::Object(map) => serialize_map(map, self.callback, serializer),
-            Value::Array(items) => serializer.collect_seq(
-                items.iter().map(|value| MaskedValue { value, callback: self.callback }),
-            ),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                self.value.serialize(serializer)
-            }
-        }
-    }
-}
-
-fn serialize_map<S: Serializer>(
-    map: &Map<String, Value>,
-    callback: bool,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let mut entries = serializer.serialize_map(Some(map.len()))?;
-    for (key, value) in map {
-        if callback && key == "bearer" {
-            entries.serialize_entry(key, MASK)?;
-        } else {
-            let callback = key == "cancelCallback";
-            entries.serialize_entry(key, &MaskedValue { value, callback })?;
-        }
-    }
-    entries.end()
 }
 
 #[cfg(test)]
