@@ -61,6 +61,8 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// How often the ticket of an open stream is extended.
     pub ticket_renewal: Duration,
+    /// The longest bundle that is imported, unpacked.
+    pub import_max_bytes: u64,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             max_streams_per_key: 15_000,
             stall_timeout: Duration::from_secs(30),
             ticket_renewal: Duration::from_secs(30),
+            import_max_bytes: 1024 * 1024 * 1024,
         }
     }
 }

@@ -14,6 +14,7 @@ mod edge;
 mod error;
 mod events;
 mod health;
+mod import;
 mod launch;
 mod lifecycle;
 mod openapi;

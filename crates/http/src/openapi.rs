@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    admin, deletion, diagnosis, error, events, health, import, launch, lifecycle, removed, replay,
+    runs, runtime, stream, tickets,
 };
 
 /// The document.
@@ -27,6 +27,7 @@ use crate::{
         runs::list,
         launch::launch,
         launch::validate,
+        import::import,
         runs::show,
         deletion::delete,
         lifecycle::cancel,

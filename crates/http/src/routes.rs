@@ -11,8 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, auth, body, deletion, diagnosis, events, health, launch, lifecycle, removed, replay,
-    runs, runtime, stream, tickets,
+    admin, auth, body, deletion, diagnosis, events, health, import, launch, lifecycle, removed,
+    replay, runs, runtime, stream, tickets,
 };
 
 /// Who may call a route.
@@ -63,6 +63,7 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runs", Access::Key, || web::get().to(runs::list)),
     post("/runs", || web::post().to(launch::launch)),
     post("/runs/validate", || web::post().to(launch::validate)),
+    post("/runs/import", || web::post().to(import::import)),
     get("/runs/{id}", Access::Key, || web::get().to(runs::show)),
     delete("/runs/{id}", || web::delete().to(deletion::delete)),
     post("/runs/{id}/cancel", || web::post().to(lifecycle::cancel)),

@@ -4,4 +4,10 @@
 //! last part, the manifest, has a hash of every other part, so a changed byte is found anywhere.
 
 pub mod format;
+pub mod read;
 pub mod record;
+mod scan;
+mod unpack;
+pub mod verify;
+
+pub use unpack::unpacked;

@@ -22,18 +22,31 @@ pub struct ImportedRun {
     /// The log's head.
     pub chain: ChainHash,
     pub metrics: RunMetrics,
-    pub artifacts: Vec<Artifact>,
 }
 
 /// What there is much of: it comes in pages.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImportPage {
+    Artifacts(Vec<Artifact>),
     Events(Vec<LogEntry>),
     Envelopes(Vec<RawEnvelope>),
     /// States on the way that are kept.
     Snapshots(Vec<SnapshotRow>),
     /// The state at the end. It is the last page: without it nothing is written.
     End(Box<ProjectionRow>),
+}
+
+impl ImportPage {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Artifacts(items) => items.is_empty(),
+            Self::Events(items) => items.is_empty(),
+            Self::Envelopes(items) => items.is_empty(),
+            Self::Snapshots(items) => items.is_empty(),
+            Self::End(_) => false,
+        }
+    }
 }
 
 impl Store {

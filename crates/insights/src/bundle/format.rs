@@ -19,6 +19,8 @@
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::{Ordinal, RunId, Seq, Timestamp, time};
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,10 @@ pub const RAW_LINE: &str = r#"{"kind":"raw_event","raw":"#;
 pub const MANIFEST_LINE: &str = r#"{"kind":"manifest","#;
 /// What the last line begins with instead of `{`.
 pub const END_LINE: &str = r#"{"kind":"end","#;
+
+/// How many bytes of an item's SHA-256 its mark is: enough to tell which item was
+/// changed. That one was is what the sum over all of them tells.
+pub const MARK: usize = 3;
 
 /// What stands between the manifest's fields and its own sum.
 const SUM: &str = r#","sha256":""#;
@@ -94,6 +100,7 @@ pub struct PartHash {
     hash: Sha256,
     bytes: u64,
     items: u64,
+    marks: Vec<u8>,
 }
 
 impl PartHash {
@@ -108,6 +115,12 @@ impl PartHash {
         self.value(bytes);
         self.value(b"\n");
         self.items += 1;
+        self.marks.extend(Sha256::digest(bytes).iter().take(MARK));
+    }
+
+    /// The marks of the items so far, [`MARK`] bytes each.
+    pub fn marks(&self) -> &[u8] {
+        &self.marks
     }
 
     /// How many items there were.
@@ -117,13 +130,14 @@ impl PartHash {
 
     /// The sum of a value.
     pub fn finish(self) -> Sum {
-        Sum { sha256: hex::encode(self.hash.finalize()), bytes: self.bytes, items: None }
+        let sha256 = hex::encode(self.hash.finalize());
+        Sum { sha256, bytes: self.bytes, items: None, marks: None }
     }
 
     /// The sum of a list.
     pub fn finish_list(self) -> Sum {
-        let items = Some(self.items);
-        Sum { items, ..self.finish() }
+        let (items, marks) = (Some(self.items), Some(STANDARD.encode(&self.marks)));
+        Sum { items, marks, ..self.finish() }
     }
 
     /// The sum of a value that is there as a whole.
@@ -145,6 +159,10 @@ pub struct Sum {
     /// Of a list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<u64>,
+    /// Of a list: the first [`MARK`] bytes of each item's SHA-256, in Base64. They tell which item
+    /// of a list was changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<String>,
 }
 
 /// The last part: what holds the others together.

@@ -83,6 +83,7 @@ impl From<&Run> for RunRecord {
             updated_at,
             archived_at,
             parked_reason,
+            imported_at: _,
         } = run;
         let source = SourceRecord { kind: source_kind.clone(), reference: source_ref.clone() };
         Self {
@@ -157,6 +158,7 @@ impl From<RunRecord> for Run {
             updated_at,
             archived_at,
             parked_reason,
+            imported_at: None,
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) async fn import(
     pages: &mut Receiver<ImportPage>,
 ) -> Result<()> {
     conn.transaction(async |conn| {
-        let ImportedRun { run, session, chain, metrics, artifacts } = new;
+        let ImportedRun { run, session, chain, metrics } = new;
         if !runs::insert(conn, run, *chain, None).await? {
             return Err(taken(conn, run).await?);
         }
@@ -24,14 +24,16 @@ pub(crate) async fn import(
             sessions::insert(conn, session).await?;
         }
         derived::metrics_insert(conn, metrics).await?;
-        for artifact in artifacts {
-            diesel::insert_into(run_artifacts::table)
-                .values(derived::ArtifactRow::from(artifact))
-                .execute(conn)
-                .await?;
-        }
         while let Some(page) = pages.recv().await {
             match page {
+                ImportPage::Artifacts(artifacts) => {
+                    for artifact in &artifacts {
+                        diesel::insert_into(run_artifacts::table)
+                            .values(derived::ArtifactRow::from(artifact))
+                            .execute(conn)
+                            .await?;
+                    }
+                }
                 ImportPage::Events(entries) => {
                     let rows = entries.iter().map(events::EventRow::unplaced).collect();
                     bulk::events(conn, rows).await?;

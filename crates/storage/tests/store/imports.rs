@@ -21,6 +21,7 @@ struct Foreign {
     new: ImportedRun,
     events: Vec<LogEntry>,
     raw: Vec<RawEnvelope>,
+    artifacts: Vec<Artifact>,
 }
 
 /// A run with `count` events that was in this state when it was exported.
@@ -50,8 +51,8 @@ fn foreign(state: RunState, count: Seq) -> Foreign {
         metrics: metrics.clone(),
     };
     let raw = writer.batch(count).raw;
-    let new = ImportedRun { run, session: Some(session), chain, metrics, artifacts };
-    Foreign { new, events, raw }
+    let new = ImportedRun { run, session: Some(session), chain, metrics };
+    Foreign { new, events, raw, artifacts }
 }
 
 impl Foreign {
@@ -68,6 +69,7 @@ impl Foreign {
         let (pages, receiver) = mpsc::channel(2);
         let importing = store.run_import(self.new.clone(), receiver);
         let sending = async move {
+            let _ = pages.send(ImportPage::Artifacts(self.artifacts.clone())).await;
             for events in self.events.chunks(7) {
                 let _ = pages.send(ImportPage::Events(events.to_vec())).await;
             }
@@ -123,7 +125,7 @@ on_both_databases! {
         assert_eq!(log(&store, id).await, foreign.events);
         assert_eq!(store.list_raw_by_run(id, 0, 100).await.unwrap(), foreign.raw);
         assert_eq!(store.metrics_get(id).await.unwrap(), Some(foreign.new.metrics.clone()));
-        assert_eq!(store.artifact_list(id).await.unwrap(), foreign.new.artifacts);
+        assert_eq!(store.artifact_list(id).await.unwrap(), foreign.artifacts);
         assert_eq!(store.projection_get(id).await.unwrap(), Some(state(id)));
         let head = store.run_head(id).await.unwrap();
         assert_eq!((head.hash, head.is_over()), (foreign.new.chain, true));

@@ -77,6 +77,7 @@ fn the_sum_of_a_list_tells_its_items_apart() {
         hash.finish_list()
     };
     let expected = hex::encode(Sha256::digest("{}\n[1]\n"));
-    assert_eq!(sum(&["{}", "[1]"]), Sum { sha256: expected, bytes: 7, items: Some(2) });
+    let marks = Some("RBNvCAqe".to_owned());
+    assert_eq!(sum(&["{}", "[1]"]), Sum { sha256: expected, bytes: 7, items: Some(2), marks });
     assert_ne!(sum(&["12", "3"]), sum(&["1", "23"]));
 }
