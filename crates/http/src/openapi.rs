@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    admin, deletion, diagnosis, error, events, export, health, launch, lifecycle, removed, replay,
+    runs, runtime, stream, tickets,
 };
 
 /// The document.
@@ -27,6 +27,7 @@ use crate::{
         runs::list,
         launch::launch,
         launch::validate,
+        export::batch::export,
         runs::show,
         deletion::delete,
         lifecycle::cancel,
@@ -40,6 +41,8 @@ use crate::{
         replay::state,
         runs::metrics,
         diagnosis::diagnosis,
+        export::export,
+        export::export_stream,
         runs::artifacts,
         runs::rebuild,
         removed::messages,
@@ -63,6 +66,7 @@ use crate::{
         (name = "runs", description = "Launching and reading runs"),
         (name = "events", description = "Their logs, as pages and as streams"),
         (name = "replay", description = "What was recorded, again"),
+        (name = "insights", description = "What runs leave behind, taken along, compared and proved"),
         (name = "runtime", description = "The runtime behind them"),
         (name = "operations", description = "Probes and figures"),
         (name = "admin", description = "For those who run it"),
