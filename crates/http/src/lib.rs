@@ -13,6 +13,7 @@ mod diagnosis;
 mod edge;
 mod error;
 mod events;
+mod export;
 mod health;
 mod import;
 mod launch;

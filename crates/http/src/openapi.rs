@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, diagnosis, error, events, health, import, launch, lifecycle, removed, replay,
-    runs, runtime, stream, tickets,
+    admin, deletion, diagnosis, error, events, export, health, import, launch, lifecycle, removed,
+    replay, runs, runtime, stream, tickets,
 };
 
 /// The document.
@@ -28,6 +28,7 @@ use crate::{
         launch::launch,
         launch::validate,
         import::import,
+        export::batch::export,
         runs::show,
         deletion::delete,
         lifecycle::cancel,
@@ -41,6 +42,8 @@ use crate::{
         replay::state,
         runs::metrics,
         diagnosis::diagnosis,
+        export::export,
+        export::export_stream,
         runs::artifacts,
         runs::rebuild,
         removed::messages,
@@ -64,6 +67,7 @@ use crate::{
         (name = "runs", description = "Launching and reading runs"),
         (name = "events", description = "Their logs, as pages and as streams"),
         (name = "replay", description = "What was recorded, again"),
+        (name = "insights", description = "What runs leave behind, taken along, compared and proved"),
         (name = "runtime", description = "The runtime behind them"),
         (name = "operations", description = "Probes and figures"),
         (name = "admin", description = "For those who run it"),

@@ -74,3 +74,11 @@ pub(super) async fn insert_held(conn: &mut Connection, rows: Vec<HeldRow<'_>>) -
         .await?;
     Ok(())
 }
+
+/// Makes all reads of the transaction that has just begun see the same moment.
+pub(super) async fn freeze(conn: &mut Connection) -> Result<()> {
+    diesel::sql_query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        .execute(conn)
+        .await?;
+    Ok(())
+}

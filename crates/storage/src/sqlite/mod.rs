@@ -20,6 +20,8 @@ pub(crate) mod diagnosis;
 pub(crate) mod discovery;
 #[path = "../queries/events.rs"]
 pub(crate) mod events;
+#[path = "../queries/export.rs"]
+pub(crate) mod export;
 #[path = "../queries/feed.rs"]
 pub(crate) mod feed;
 #[path = "../queries/imports.rs"]
