@@ -10,7 +10,8 @@ use crate::id::Ordinal;
 use crate::time::{self, Timestamp};
 
 /// What was seen while a session was followed, and at its end.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Evidence {
     /// How often the stream was opened again behind something that is recorded.
     pub reattaches: i64,
@@ -20,6 +21,7 @@ pub struct Evidence {
     /// to here we count as the runtime does.
     pub counted_to: Ordinal,
     /// What was seen when the session was over. Boxed, because most sessions in memory are not.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ending: Option<Box<Ending>>,
 }
 

@@ -199,12 +199,20 @@ pub struct Run {
     /// Why the run is not followed any more although it has not ended: what it brings cannot be
     /// recorded. Set beside the log, by whoever gave up.
     pub parked_reason: Option<String>,
+    /// When the run was loaded from a bundle: another server recorded it, and here it is only read.
+    pub imported_at: Option<Timestamp>,
 }
 
 impl Run {
     /// Whether nobody has posted this run: it was made for a session that was found.
     pub fn is_unclaimed(&self) -> bool {
         self.request_hash.is_none()
+    }
+
+    /// Whether no event will come any more: the run has ended, or is one that is only read here,
+    /// whatever its state was when it was exported.
+    pub fn is_over(&self) -> bool {
+        self.state.is_terminal() || self.imported_at.is_some()
     }
 
     /// Moves the run on and sets the columns that belong to the move (spec 3.1). The reason of a

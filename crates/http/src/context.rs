@@ -63,6 +63,8 @@ pub struct Settings {
     pub ticket_renewal: Duration,
     /// The largest `inline` of an artifact, in bytes of JSON.
     pub artifact_max_bytes: usize,
+    /// The longest bundle that is imported, unpacked.
+    pub import_max_bytes: u64,
 }
 
 impl Default for Settings {
@@ -78,6 +80,7 @@ impl Default for Settings {
             stall_timeout: Duration::from_secs(30),
             ticket_renewal: Duration::from_secs(30),
             artifact_max_bytes: 256 * 1024,
+            import_max_bytes: 1024 * 1024 * 1024,
         }
     }
 }

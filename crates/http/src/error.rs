@@ -63,6 +63,8 @@ pub(crate) enum ApiError {
     /// There is no room for another artifact.
     #[error("a run has at most {0} artifacts")]
     ArtifactLimit(usize),
+    #[error("run {0} was imported and cannot be changed: it is the record of another server")]
+    ReadOnlyRun(String),
     #[error("{0}")]
     Internal(String),
 }
@@ -138,6 +140,7 @@ impl ApiError {
             Self::IdempotencyConflict | Self::ArtifactLimit(_) => {
                 (StatusCode::CONFLICT, "CONFLICT")
             }
+            Self::ReadOnlyRun(_) => (StatusCode::CONFLICT, "RUN_READ_ONLY"),
             Self::Storage(error) => classify_storage(error),
             Self::Runtime(error) => classify_runtime(&error.kind),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR"),
@@ -174,6 +177,7 @@ impl ApiError {
             | Self::SessionTaken { .. }
             | Self::IdempotencyConflict
             | Self::ArtifactLimit(_)
+            | Self::ReadOnlyRun(_)
             | Self::Internal(_) => json!(self.to_string()),
         }
     }
@@ -200,6 +204,7 @@ impl ApiError {
             | Self::TooManyStreams(_)
             | Self::Storage(_)
             | Self::IdempotencyConflict
+            | Self::ReadOnlyRun(_)
             | Self::Internal(_) => return None,
         };
         match details {
@@ -280,6 +285,7 @@ impl From<storage::Error> for ApiError {
                 Self::SessionTaken { run_id: run_id.to_string() }
             }
             storage::Error::IdempotencyConflict { .. } => Self::IdempotencyConflict,
+            storage::Error::ReadOnly { run_id } => Self::ReadOnlyRun(run_id.to_string()),
             error @ (storage::Error::NotFound { .. }
             | storage::Error::Transition(_)
             | storage::Error::Corrupt { .. }
@@ -348,6 +354,7 @@ fn classify_storage(error: &storage::Error) -> (StatusCode, &'static str) {
         storage::Error::NotFound { .. } => (StatusCode::NOT_FOUND, "NOT_FOUND"),
         storage::Error::SessionTaken { .. } => (StatusCode::CONFLICT, "SESSION_ALREADY_EXISTS"),
         storage::Error::IdempotencyConflict { .. } => (StatusCode::CONFLICT, "CONFLICT"),
+        storage::Error::ReadOnly { .. } => (StatusCode::CONFLICT, "RUN_READ_ONLY"),
         storage::Error::Transition(_) => (StatusCode::CONFLICT, "INVALID_STATE_TRANSITION"),
         storage::Error::Unavailable(_) | storage::Error::Task => {
             (StatusCode::SERVICE_UNAVAILABLE, "SERVICE_UNAVAILABLE")

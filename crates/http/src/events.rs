@@ -154,6 +154,11 @@ fn put_array(out: &mut BytesMut, entries: &[LogEntry], row: Row) {
 pub(crate) fn put_row(out: &mut BytesMut, entry: &LogEntry, row: Row) {
     // A stored text is an object with keys: it goes on after its opening brace.
     match (row, entry.body.strip_prefix(b"{")) {
+        // An imported event has no place in the feed.
+        (Row::WithPosition, Some(rest)) if entry.position == 0 => {
+            out.put_slice(b"{\"position\":null,");
+            out.put_slice(rest);
+        }
         (Row::WithPosition, Some(rest)) => {
             put(out, format_args!("{{\"position\":{},", entry.position));
             out.put_slice(rest);

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use control_plane_domain::descriptor::Faults;
-use control_plane_domain::{CanonicalEvent, EventType, Run, RunDescriptor};
+use control_plane_domain::{CanonicalEvent, EventType, Masked, Run, RunDescriptor};
 use control_plane_projection::state;
 use control_plane_storage::model::EventFilter;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::launch::{self, LaunchView};
 use crate::query::Query;
 use crate::runs::find;
-use crate::views::{MASK, RunView, Time};
+use crate::views::{RunView, Time};
 
 type Context = web::Data<ApiContext>;
 type Who = web::ReqData<Caller>;
@@ -83,7 +83,7 @@ fn again(run: &Run, tags: Option<&Value>) -> Result<RunDescriptor, ApiError> {
                 metadata.remove("discoveredAt");
             }
             let bearer = metadata.get("cancelCallback").and_then(|callback| callback.get("bearer"));
-            if bearer.and_then(Value::as_str) == Some(MASK) {
+            if bearer.and_then(Value::as_str) == Some(Masked::MASK) {
                 return refuse("the secret of its cancelCallback is not known here");
             }
         }

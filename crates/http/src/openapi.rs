@@ -7,8 +7,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, artifacts, batch, compare, completeness, deletion, diagnosis, error, events, filing,
-    health, launch, lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
+    admin, artifacts, batch, compare, completeness, deletion, diagnosis, error, events, export,
+    filing, health, import, launch, lifecycle, removed, replay, runs, runtime, stream, tickets,
+    traces,
 };
 
 /// The document.
@@ -32,6 +33,8 @@ use crate::{
         batch::archive,
         batch::unarchive,
         batch::delete,
+        import::import,
+        export::batch::export,
         runs::show,
         deletion::delete,
         lifecycle::cancel,
@@ -54,6 +57,8 @@ use crate::{
         artifacts::create,
         artifacts::show,
         artifacts::delete,
+        export::export,
+        export::export_stream,
         runs::rebuild,
         filing::messages,
         removed::messages,
@@ -77,6 +82,7 @@ use crate::{
         (name = "runs", description = "Launching and reading runs"),
         (name = "events", description = "Their logs, as pages and as streams"),
         (name = "replay", description = "What was recorded, again"),
+        (name = "insights", description = "What runs leave behind, taken along, compared and proved"),
         (name = "runtime", description = "The runtime behind them"),
         (name = "operations", description = "Probes and figures"),
         (name = "admin", description = "For those who run it"),

@@ -5,14 +5,17 @@
 
 use std::collections::BTreeSet;
 
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{Compress, from_fn};
 use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
     admin, artifacts, auth, batch, body, compare, completeness, deletion, diagnosis, events,
-    filing, health, launch, lifecycle, removed, replay, runs, runtime, stream, tickets, traces,
+    export, filing, health, import, launch, lifecycle, removed, replay, runs, runtime, stream,
+    tickets, traces,
 };
 
 /// Who may call a route.
@@ -36,10 +39,19 @@ pub(crate) struct Entry {
     pub(crate) path: &'static str,
     pub(crate) access: Access,
     route: fn() -> Route,
+    /// Whether its answers are compressed for clients that take that.
+    packed: bool,
+}
+
+impl Entry {
+    const fn packed(mut self) -> Self {
+        self.packed = true;
+        self
+    }
 }
 
 const fn get(path: &'static str, access: Access, route: fn() -> Route) -> Entry {
-    Entry { method: Method::GET, path, access, route }
+    Entry { method: Method::GET, path, access, route, packed: false }
 }
 
 const fn post(path: &'static str, route: fn() -> Route) -> Entry {
@@ -47,11 +59,11 @@ const fn post(path: &'static str, route: fn() -> Route) -> Entry {
 }
 
 const fn post_by(path: &'static str, access: Access, route: fn() -> Route) -> Entry {
-    Entry { method: Method::POST, path, access, route }
+    Entry { method: Method::POST, path, access, route, packed: false }
 }
 
 const fn delete(path: &'static str, route: fn() -> Route) -> Entry {
-    Entry { method: Method::DELETE, path, access: Access::Key, route }
+    Entry { method: Method::DELETE, path, access: Access::Key, route, packed: false }
 }
 
 /// The table. A fixed path stands before a pattern that would take it too.
@@ -68,6 +80,9 @@ pub(crate) const ROUTES: &[Entry] = &[
     post("/runs/batch/archive", || web::post().to(batch::archive)),
     post("/runs/batch/unarchive", || web::post().to(batch::unarchive)),
     post_by("/runs/batch/delete", Access::Admin, || web::post().to(batch::delete)),
+    post("/runs/import", || web::post().to(import::import)),
+    post_by("/runs/batch/export", Access::AnyKey, || web::post().to(export::batch::export))
+        .packed(),
     get("/runs/{id}", Access::Key, || web::get().to(runs::show)),
     delete("/runs/{id}", || web::delete().to(deletion::delete)),
     post("/runs/{id}/cancel", || web::post().to(lifecycle::cancel)),
@@ -90,6 +105,8 @@ pub(crate) const ROUTES: &[Entry] = &[
     post("/runs/{id}/artifacts", || web::post().to(artifacts::create)),
     get("/runs/{id}/artifacts/{artifactId}", Access::Key, || web::get().to(artifacts::show)),
     delete("/runs/{id}/artifacts/{artifactId}", || web::delete().to(artifacts::delete)),
+    get("/runs/{id}/export", Access::Key, || web::get().to(export::export)).packed(),
+    get("/runs/{id}/export/stream", Access::Key, || web::get().to(export::export_stream)).packed(),
     post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),
     get("/runs/{id}/messages", Access::Key, || web::get().to(filing::messages)),
     post("/runs/{id}/messages", || web::post().to(removed::messages)),
@@ -114,19 +131,37 @@ pub fn configure(config: &mut web::ServiceConfig) {
     let mut done = BTreeSet::new();
     for entry in ROUTES {
         if done.insert(entry.path) {
-            register(config, entry.path, entry.access);
+            register(config, entry);
         }
     }
     config.app_data(web::PayloadConfig::new(body::MAX_BYTES));
     config.default_service(web::to(no_such_route));
 }
 
-fn register(config: &mut web::ServiceConfig, path: &'static str, access: Access) {
-    let mut resource: Resource = web::resource(path);
-    for entry in ROUTES.iter().filter(|entry| entry.path == path) {
+fn register(config: &mut web::ServiceConfig, first: &Entry) {
+    let mut resource: Resource = web::resource(first.path);
+    for entry in ROUTES.iter().filter(|entry| entry.path == first.path) {
         resource = resource.route((entry.route)());
     }
     let resource = resource.default_service(web::to(wrong_method));
+    if first.packed {
+        protect(config, resource.wrap(Compress::default()), first.access);
+    } else {
+        protect(config, resource, first.access);
+    }
+}
+
+fn protect<S, B>(config: &mut web::ServiceConfig, resource: Resource<S>, access: Access)
+where
+    S: ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<B>,
+            Error = actix_web::Error,
+            InitError = (),
+        > + 'static,
+    B: MessageBody + 'static,
+{
     match access {
         Access::Public => config.service(resource),
         Access::Key => config.service(resource.wrap(from_fn(auth::key))),

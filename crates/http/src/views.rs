@@ -4,15 +4,11 @@
 //! cancel callback never leaves the server.
 
 use control_plane_domain::run::Run;
-use control_plane_domain::{SessionId, Timestamp, time};
+use control_plane_domain::{Masked, SessionId, Timestamp, time};
 use control_plane_storage::model::Artifact;
-use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
-
-/// What stands in for a secret.
-pub(crate) const MASK: &str = "***";
 
 /// A run.
 #[derive(Serialize, ToSchema)]
@@ -51,6 +47,9 @@ pub(crate) struct RunView<'a> {
     archived_at: Option<Time>,
     /// Why the run is not followed any more although it has not ended.
     parked_reason: Option<&'a str>,
+    /// When the run was loaded from a bundle: it is only read here.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    imported_at: Option<Time>,
 }
 
 impl<'a> From<&'a Run> for RunView<'a> {
@@ -78,6 +77,7 @@ impl<'a> From<&'a Run> for RunView<'a> {
             updated_at,
             archived_at,
             parked_reason,
+            imported_at,
         } = run;
         Self {
             id: id.to_string(),
@@ -101,6 +101,7 @@ impl<'a> From<&'a Run> for RunView<'a> {
             updated_at: Time(*updated_at),
             archived_at: archived_at.map(Time),
             parked_reason: parked_reason.as_deref(),
+            imported_at: imported_at.map(Time),
         }
     }
 }
@@ -154,52 +155,6 @@ impl Serialize for Time {
     }
 }
 
-/// Metadata whose `cancelCallback.bearer` reads `"***"`, wherever the callback stands.
-pub(crate) struct Masked<'a>(pub(crate) &'a Map<String, Value>);
-
-impl Serialize for Masked<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serialize_map(self.0, false, serializer)
-    }
-}
-
-struct MaskedValue<'a> {
-    value: &'a Value,
-    /// Whether the value is a cancel callback.
-    callback: bool,
-}
-
-impl Serialize for MaskedValue<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.value {
-            Value::Object(map) => serialize_map(map, self.callback, serializer),
-            Value::Array(items) => serializer.collect_seq(
-                items.iter().map(|value| MaskedValue { value, callback: self.callback }),
-            ),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                self.value.serialize(serializer)
-            }
-        }
-    }
-}
-
-fn serialize_map<S: Serializer>(
-    map: &Map<String, Value>,
-    callback: bool,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    let mut entries = serializer.serialize_map(Some(map.len()))?;
-    for (key, value) in map {
-        if callback && key == "bearer" {
-            entries.serialize_entry(key, MASK)?;
-        } else {
-            let callback = key == "cancelCallback";
-            entries.serialize_entry(key, &MaskedValue { value, callback })?;
-        }
-    }
-    entries.end()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +188,7 @@ mod tests {
             updated_at: at,
             archived_at: None,
             parked_reason: None,
+            imported_at: None,
         }
     }
 
@@ -240,7 +196,7 @@ mod tests {
     fn a_run_has_all_its_keys_and_iso_times() {
         let run = run(json!({}));
         let view = serde_json::to_value(RunView::from(&run)).unwrap();
-        assert_eq!(view.as_object().unwrap().len(), 21);
+        assert_eq!(view.as_object().unwrap().len(), 22);
         assert_eq!(view["status"], "binding_session");
         assert_eq!(view["createdAt"], "2025-11-22T08:26:40.000Z");
         assert_eq!(view["archivedAt"], Value::Null);

@@ -69,6 +69,8 @@ pub enum Condition {
     Settling,
     /// It is followed, and its mode does not tell whose turn it is.
     Running,
+    /// It was loaded from a bundle before it had ended: nobody follows it.
+    Imported,
 }
 
 /// The answer.
@@ -181,7 +183,7 @@ pub fn diagnose(facts: &Facts) -> Diagnosis {
         outage: outage(facts),
         last_heard_at,
         silent_for_ms: last_heard_at
-            .filter(|_| !is_over)
+            .filter(|_| !run.is_over())
             .map(|at| (facts.now - at).num_milliseconds().max(0)),
         expires_at: session_ref
             .filter(|_| run.state != RunState::Suspended)
@@ -209,6 +211,9 @@ fn condition(facts: &Facts, is_waiting: bool) -> Condition {
     let Facts { run, session, ownership, state, .. } = facts;
     if run.state.is_terminal() {
         return Condition::Finished;
+    }
+    if run.imported_at.is_some() {
+        return Condition::Imported;
     }
     if run.parked_reason.is_some() {
         return Condition::Parked;
@@ -241,6 +246,7 @@ fn since(facts: &Facts, condition: Condition) -> Option<Timestamp> {
     let session = session.as_ref();
     match condition {
         Condition::Finished => run.ended_at,
+        Condition::Imported => run.imported_at,
         Condition::RuntimeUnreachable => session.and_then(Session::unreachable_since),
         Condition::Queued => Some(run.created_at),
         Condition::WaitingForSession => run.started_at,
@@ -268,7 +274,7 @@ fn suspension(facts: &Facts) -> Option<Suspension> {
 }
 
 fn outage(facts: &Facts) -> Option<Outage> {
-    if facts.run.state.is_terminal() {
+    if facts.run.is_over() {
         return None;
     }
     let since = facts.session.as_ref().and_then(Session::unreachable_since)?;

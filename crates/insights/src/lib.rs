@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here writes, and nothing here needs a runtime: an answer follows from
 //! what is stored.
 
+pub mod bundle;
 pub mod compare;
 pub mod completeness;
 pub mod diagnosis;

@@ -71,6 +71,30 @@ pub async fn at(store: &Store, run_id: RunId, seq: Seq) -> Result<Projection> {
     fold_tail(store, state, seq, Keep::IfPossible).await
 }
 
+/// The state of a run as it was after event `seq`, from a snapshot that was read beside it. Nothing
+/// is written.
+///
+/// # Errors
+/// [`Error::NotFound`] when the log ends before, as that of a run that was deleted does; and those
+/// of the store.
+pub async fn until(
+    store: &Store,
+    run_id: RunId,
+    snapshot: Option<ProjectionRow>,
+    seq: Seq,
+) -> Result<Projection> {
+    let snapshot = snapshot.and_then(Projection::from_row);
+    let state = match snapshot.filter(|state| state.version() <= seq) {
+        Some(state) => state,
+        None => nearest(store, run_id, seq).await?,
+    };
+    let state = fold_tail(store, state, seq, Keep::Nothing).await?;
+    if state.version() < seq {
+        return Err(Error::NotFound { entity: Entity::Run, id: run_id.to_string() });
+    }
+    Ok(state)
+}
+
 /// Drops all snapshots, folds the whole log, keeps the result and what is to be kept on the way,
 /// and returns it.
 ///

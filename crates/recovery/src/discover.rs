@@ -243,6 +243,7 @@ async fn unknown(context: &Context, found: Found) -> Vec<NewRun> {
         .iter()
         .filter(|info| !known.runs.contains_key(&info.session_id))
         .filter(|info| !known.deleted.contains(&info.session_id))
+        .filter(|info| !known.imported.contains(&info.session_id))
         .map(|info| launch::discovered(info, is_free(info), context.new_trace(None), now))
         .collect()
 }

@@ -411,7 +411,7 @@ impl Context {
             return Ok(());
         }
         let run = self.store.run_get(id).await?;
-        if run.state.is_terminal() && run.parked_reason.is_none() {
+        if run.state.is_terminal() && run.parked_reason.is_none() && run.imported_at.is_none() {
             let lease = self.store.run_take(id).await?;
             Arc::clone(self).follow(lease, Origin::Inbox);
         }

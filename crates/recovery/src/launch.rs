@@ -51,6 +51,7 @@ impl From<Error> for LaunchError {
             Error::SessionTaken { run_id } => Self::SessionTaken { run_id },
             Error::IdempotencyConflict { run_id } => Self::IdempotencyConflict { run_id },
             other @ (Error::NotFound { .. }
+            | Error::ReadOnly { .. }
             | Error::Transition(_)
             | Error::Corrupt { .. }
             | Error::Unavailable(_)
@@ -168,6 +169,7 @@ pub(crate) fn records(descriptor: &RunDescriptor, now: Timestamp) -> (Run, Sessi
         updated_at: now,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let requested = &descriptor.session;
     let session = Session {

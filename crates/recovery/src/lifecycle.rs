@@ -122,7 +122,7 @@ impl Engine {
         id: RunId,
         reason: Option<&str>,
     ) -> Result<Changed, LifecycleError> {
-        let run = self.0.store.run_get(id).await?;
+        let run = self.changeable(id).await?;
         if run.state != RunState::Running {
             return Err(LifecycleError::NotRunning(run.state));
         }
@@ -138,7 +138,7 @@ impl Engine {
     /// # Errors
     /// [`LifecycleError`]; the run is as it was, unless it is [`LifecycleError::Late`].
     pub async fn resume(&self, id: RunId, reason: Option<&str>) -> Result<Changed, LifecycleError> {
-        let run = self.0.store.run_get(id).await?;
+        let run = self.changeable(id).await?;
         if run.state != RunState::Suspended {
             return Err(LifecycleError::NotSuspended(run.state));
         }
@@ -161,7 +161,7 @@ impl Engine {
         outbound: &dyn Outbound,
     ) -> Result<Changed, LifecycleError> {
         for _ in 0..ATTEMPTS {
-            let run = self.0.store.run_get(id).await?;
+            let run = self.changeable(id).await?;
             if run.state.is_terminal() {
                 return Ok(Changed { run, done: true });
             }
@@ -196,6 +196,16 @@ impl Engine {
             // If it goes on, its session came just now, and is cancelled as such.
         }
         Err(LifecycleError::Late)
+    }
+
+    /// Loads a run whose session is ours to ask for. One that was imported says that it is not
+    /// before its session is asked: the runtime may know another one by that id.
+    async fn changeable(&self, id: RunId) -> Result<Run, Error> {
+        let run = self.0.store.run_get(id).await?;
+        match run.imported_at {
+            None => Ok(run),
+            Some(_) => Err(Error::ReadOnly { run_id: id }),
+        }
     }
 
     async fn cancel_session(

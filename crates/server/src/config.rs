@@ -165,6 +165,9 @@ fn read_http(env: &mut Env) -> Settings {
         stall_timeout: env.millis("STREAM_STALL_TIMEOUT_MS", 1000..=600_000, 30_000),
         ticket_renewal: default.ticket_renewal,
         artifact_max_bytes: bytes(env, "ARTIFACT_MAX_BYTES", default.artifact_max_bytes),
+        import_max_bytes: env
+            .integer("IMPORT_MAX_BYTES", 1024..=1_099_511_627_776, 1_073_741_824)
+            .unsigned_abs(),
     }
 }
 

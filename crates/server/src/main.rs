@@ -3,6 +3,7 @@
 //! **Invariant:** no logic. What a request or an envelope means is decided in the crates below;
 //! here their parts are put together, started in order and stopped in the opposite one.
 
+mod bundle;
 mod config;
 mod database;
 mod dev;
@@ -16,6 +17,7 @@ mod signals;
 mod telemetry;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -40,6 +42,13 @@ enum Command {
         #[arg(long)]
         revert: bool,
     },
+    /// Check a run's bundle offline: whether it is what was exported.
+    Verify(bundle::VerifyArguments),
+    /// Load a run's bundle into the database, to be read only. The server need not run.
+    Import {
+        /// The bundle; `-` for standard input.
+        file: PathBuf,
+    },
     /// Serve with an embedded database and a real runtime in this process, for development.
     Dev,
 }
@@ -50,6 +59,10 @@ async fn main() -> ExitCode {
         Command::Serve => with_config(environment, serve::serve).await,
         Command::Migrate { revert } => {
             with_config(environment, move |config| database::migrate(config, revert)).await
+        }
+        Command::Verify(arguments) => return bundle::verify(arguments),
+        Command::Import { file } => {
+            with_config(environment, move |config| bundle::import(config, file)).await
         }
         Command::Dev => dev::dev().await,
     };

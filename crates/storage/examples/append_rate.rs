@@ -182,6 +182,7 @@ fn new_run() -> NewRun {
         updated_at: now,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: id,

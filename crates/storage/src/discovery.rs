@@ -20,6 +20,8 @@ pub struct KnownSessions {
     pub runs: HashMap<SessionId, (RunId, RunState)>,
     /// Those whose run was deleted, and that have none now.
     pub deleted: HashSet<SessionId>,
+    /// Those that have a run which is only read here: it was imported.
+    pub imported: HashSet<SessionId>,
     /// Ids of runs that are ids of these sessions, too.
     pub ids: HashSet<RunId>,
 }

@@ -38,6 +38,9 @@ pub enum Error {
     /// The key was used for another request.
     #[error("the idempotency key was used for another request, which made run {run_id}")]
     IdempotencyConflict { run_id: RunId },
+    /// The run was loaded from a bundle: it is only read here.
+    #[error("run {run_id} was imported and cannot be changed: it is the record of another server")]
+    ReadOnly { run_id: RunId },
     #[error(transparent)]
     Transition(#[from] IllegalTransition),
     /// A row that our own code could not have written.
@@ -83,6 +86,7 @@ impl Error {
             | Self::NotFound { .. }
             | Self::SessionTaken { .. }
             | Self::IdempotencyConflict { .. }
+            | Self::ReadOnly { .. }
             | Self::Transition(_)
             | Self::Corrupt { .. }
             | Self::Config(_)
@@ -97,6 +101,7 @@ impl Error {
             Self::NotFound { .. }
             | Self::SessionTaken { .. }
             | Self::IdempotencyConflict { .. }
+            | Self::ReadOnly { .. }
             | Self::Transition(_)
             | Self::Corrupt { .. }
             | Self::Refused(_)

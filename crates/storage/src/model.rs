@@ -17,7 +17,8 @@ pub const PROJECTION_SCHEMA_VERSION: i32 = 4;
 pub struct LogEntry {
     pub run_id: RunId,
     pub seq: Seq,
-    /// The place in the feed over all runs; 0 before the event is committed.
+    /// The place in the feed over all runs; 0 before the event is committed, and for good where it
+    /// has none because its run was imported.
     pub position: Position,
     pub ts: Timestamp,
     pub received_at: Timestamp,
@@ -169,6 +170,15 @@ pub struct Head {
     pub state: RunState,
     pub last_seq: Seq,
     pub hash: ChainHash,
+    /// The run was loaded from a bundle and is only read here.
+    pub imported: bool,
+}
+
+impl Head {
+    /// Whether no event will come any more.
+    pub fn is_over(&self) -> bool {
+        self.state.is_terminal() || self.imported
+    }
 }
 
 /// The right to write a run: it holds as long as the run's epoch is this one.

@@ -175,13 +175,19 @@ impl Store {
     /// in-memory state was given up.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
+    /// [`Error::NotFound`], and [`Error::ReadOnly`] for a run that was imported.
     pub async fn run_take(&self, id: RunId) -> Result<Lease> {
         let owner = self.0.instance;
         let taken = self
             .task(move |store: Self| async move { change!(store, ownership::take_run(id, owner)) });
         self.0.hub.forget(id);
-        taken.await?.ok_or_else(|| Error::run_not_found(id))
+        match taken.await? {
+            Some(lease) => Ok(lease),
+            None => {
+                self.run_head(id).await?;
+                Err(Error::ReadOnly { run_id: id })
+            }
+        }
     }
 
     /// Renews a lease of our own: what was written under the old one, and is still on its way, is
@@ -200,6 +206,9 @@ impl Store {
     }
 
     /// Asks something of a run; `false` when the same was asked already.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`] for a run that was imported, and those of the database.
     pub async fn inbox_push(
         &self,
         id: RunId,

@@ -31,6 +31,7 @@ fn run(state: RunState) -> Run {
         updated_at: now,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     }
 }
 

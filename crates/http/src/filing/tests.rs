@@ -1,7 +1,7 @@
 //! What a clone is made of.
 
 use control_plane_domain::run::RunMode;
-use control_plane_domain::{RunId, RunState, time};
+use control_plane_domain::{Masked, RunId, RunState, time};
 use serde_json::json;
 
 use super::*;
@@ -95,8 +95,9 @@ fn a_clone_of_a_session_that_was_found_was_not_found() {
 fn what_cannot_be_posted_again_is_refused() {
     let mut nameless = request(json!({}));
     nameless["session"]["participants"] = json!([]);
-    let masked =
-        request(json!({ "cancelCallback": { "url": "https://a.example/", "bearer": MASK } }));
+    let masked = request(
+        json!({ "cancelCallback": { "url": "https://a.example/", "bearer": Masked::MASK } }),
+    );
     for (stored, words) in [
         (Value::Null, "it has no executionRequest"),
         (nameless, "session.participants must contain at least 1"),

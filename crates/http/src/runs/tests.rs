@@ -29,6 +29,7 @@ fn run() -> Run {
         updated_at: at,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     }
 }
 

@@ -260,12 +260,12 @@ impl Machine {
 
     /// The store's word on the run.
     pub(super) fn head(&mut self, head: &Head) {
-        let Head { state, last_seq, hash } = *head;
+        let Head { state, last_seq, hash, imported: _ } = *head;
         self.head_asked_at = Some(self.cursor);
         self.latest = self.latest.max(last_seq);
         if last_seq > self.cursor {
             self.news = true;
-        } else if last_seq == self.cursor && state.is_terminal() {
+        } else if last_seq == self.cursor && head.is_over() {
             self.ended_at = Some(self.cursor);
             self.queue.push_back(Frame::End { state, seq: self.cursor, hash });
             self.closing = self.ask.close_on_end.then_some(Close::Ended);

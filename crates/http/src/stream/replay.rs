@@ -66,7 +66,7 @@ pub(crate) async fn stream(
         return Err(ApiError::Draining);
     }
     let run = find(&context.store, &id).await?;
-    let log = Log { id: &context.log_id, last_seq: run.last_seq, over: run.state.is_terminal() };
+    let log = Log { id: &context.log_id, last_seq: run.last_seq, over: run.is_over() };
     let opening = match decide(&ask, &options, &log) {
         Plan::NoContent => return Ok(super::no_content("replay")),
         Plan::Open(opening) => opening,

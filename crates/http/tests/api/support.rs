@@ -353,6 +353,7 @@ fn records(body: &RunDescriptor) -> (Run, Session) {
         updated_at: now,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: run.id,

@@ -21,6 +21,10 @@ fn main_clause(diagnosis: &Diagnosis, now: Timestamp) -> String {
     let since = since(diagnosis.since, now);
     match diagnosis.condition {
         Condition::Finished => finished(diagnosis),
+        Condition::Imported => format!(
+            "Imported{since}: another server recorded it, and when it was exported it was {}",
+            diagnosis.status
+        ),
         Condition::Parked => {
             let reason = diagnosis.parked_reason.as_deref().unwrap_or_default();
             format!("Parked until a server starts anew: {}", clause(reason))

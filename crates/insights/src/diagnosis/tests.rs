@@ -44,6 +44,7 @@ fn facts(mode: &str) -> Facts {
         updated_at: at(1),
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: id,

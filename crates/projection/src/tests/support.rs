@@ -290,6 +290,7 @@ fn run(session_id: &SessionId) -> Run {
         updated_at: at(0),
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     }
 }
 

@@ -50,6 +50,7 @@ fn queued(session_id: &SessionId, now: Timestamp) -> NewRun {
         updated_at: now,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: id,

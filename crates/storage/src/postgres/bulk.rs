@@ -5,8 +5,11 @@ use diesel_async::RunQueryDsl;
 use super::Connection;
 use super::derived::MetricsRow;
 use super::events::EventRow;
+use super::raw::RawRow;
 use super::runs::{HiddenColumns, RunRow};
-use super::schema::{run_events_canonical, run_metrics, run_traces, runs, runtime_sessions};
+use super::schema::{
+    run_events_canonical, run_events_raw, run_metrics, run_traces, runs, runtime_sessions,
+};
 use super::sessions::SessionRow;
 use super::traces::TraceRow;
 use crate::error::Result;
@@ -42,5 +45,10 @@ pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result
 
 pub(super) async fn traces(conn: &mut Connection, rows: Vec<TraceRow>) -> Result<()> {
     diesel::insert_into(run_traces::table).values(rows).execute(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn envelopes(conn: &mut Connection, rows: Vec<RawRow>) -> Result<()> {
+    diesel::insert_into(run_events_raw::table).values(rows).execute(conn).await?;
     Ok(())
 }

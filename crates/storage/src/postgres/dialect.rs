@@ -132,3 +132,11 @@ pub(super) async fn add_rollups(conn: &mut Connection, rows: Vec<RollupRow>) -> 
     }
     Ok(())
 }
+
+/// Makes all reads of the transaction that has just begun see the same moment.
+pub(super) async fn freeze(conn: &mut Connection) -> Result<()> {
+    diesel::sql_query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        .execute(conn)
+        .await?;
+    Ok(())
+}

@@ -33,7 +33,7 @@ async fn create_once(
 ) -> Result<Option<(Created, Vec<LogEntry>)>> {
     conn.transaction(async |conn| {
         let chain = new.entries.last().map_or(ChainHash::EMPTY, |entry| entry.hash);
-        if !runs::insert(conn, &new.run, chain, owner).await? {
+        if !runs::insert(conn, &new.run, chain, Some(owner)).await? {
             let found = existing(conn, &new.run).await?;
             return Ok(found.map(|created| (created, Vec::new())));
         }

@@ -1,6 +1,6 @@
 //! Deleting a run, and remembering its session (`session_tombstones`).
 
-use control_plane_domain::rollup::{Rollups, Sign};
+use control_plane_domain::rollup::{Figures, Rollups, Sign};
 use control_plane_domain::{RunId, SessionId, Timestamp};
 use diesel::dsl::exists;
 use diesel::prelude::*;
@@ -14,14 +14,17 @@ use crate::model::Deleted;
 use crate::types::DbUuid;
 
 /// Deletes a run that is over, with everything that hangs on it, takes it out of the sums and leaves
-/// a tombstone of its session. The row goes first: whoever appends to the run either was before us,
-/// and what it wrote goes as well, or waits for us and finds no run.
+/// a tombstone of its session. One that was imported goes whatever its state, since nobody follows
+/// it, and leaves no tombstone: its session was never ours to find. The row goes first: whoever
+/// appends to the run either was before us, and what it wrote goes as well, or waits for us and
+/// finds no run.
 pub(crate) async fn delete(conn: &mut Connection, id: RunId, now: Timestamp) -> Result<Deleted> {
     // Most of a long log is read before anything is locked.
-    let read = run_queries::head(conn, id).await?;
-    let figures = match read.state.is_terminal() {
-        true => rollups::figures(conn, id, read.last_seq).await?,
-        false => return Ok(Deleted::Active(read.state)),
+    let read = run_queries::get(conn, id).await?;
+    let figures = match (read.imported_at.is_some(), read.state.is_terminal()) {
+        (true, _) => Figures::default(),
+        (false, true) => rollups::figures(conn, id, read.last_seq).await?,
+        (false, false) => return Ok(Deleted::Active(read.state)),
     };
     conn.transaction(async |conn| {
         let Some(Held { run, rolled_up }) = rollups::hold(conn, id).await? else {
@@ -34,7 +37,9 @@ pub(crate) async fn delete(conn: &mut Connection, id: RunId, now: Timestamp) -> 
         };
         diesel::delete(runs::table.find(DbUuid(id.0))).execute(conn).await?;
         // A run that ended before it was bound has released its session: that one may still come.
-        if let Some(session_id) = &run.session_id {
+        if let Some(session_id) = &run.session_id
+            && run.imported_at.is_none()
+        {
             let grave = (
                 session_tombstones::run_id.eq(DbUuid(id.0)),
                 session_tombstones::deleted_at.eq(now),

@@ -21,20 +21,23 @@ use crate::types::DbUuid;
 /// What is known of these sessions.
 pub(crate) async fn known(conn: &mut Connection, ids: &[SessionId]) -> Result<KnownSessions> {
     let names: Vec<&str> = ids.iter().map(SessionId::as_str).collect();
-    let rows: Vec<(Option<String>, DbUuid, String)> = runs::table
+    let rows: Vec<(Option<String>, DbUuid, String, bool)> = runs::table
         .filter(runs::runtime_session_id.eq_any(&names))
-        .select((runs::runtime_session_id, runs::id, runs::status))
+        .select((runs::runtime_session_id, runs::id, runs::status, runs::imported_at.is_not_null()))
         .load(conn)
         .await?;
     let mut known = KnownSessions::default();
-    for (session, id, status) in rows {
+    for (session, id, status, imported) in rows {
         let state = status.parse().map_err(|_unknown| Error::Corrupt {
             entity: Entity::Run,
             id: id.0.to_string(),
             column: "status",
         })?;
-        if let Some(session) = session {
-            known.runs.insert(SessionId::trusted(session), (RunId(id.0), state));
+        let Some(session) = session.map(SessionId::trusted) else { continue };
+        if imported {
+            known.imported.insert(session);
+        } else {
+            known.runs.insert(session, (RunId(id.0), state));
         }
     }
     known.deleted = tombstones(conn, &names).await?;
@@ -71,7 +74,7 @@ pub(crate) async fn create_all(
     conn.transaction(async |conn| {
         let rows = new.iter().map(|new| {
             let chain = new.entries.last().map_or(ChainHash::EMPTY, |entry| entry.hash);
-            run_queries::row(&new.run, chain, owner)
+            run_queries::row(&new.run, chain, Some(owner))
         });
         let inserted = bulk::runs(conn, rows.collect()).await?;
         let mut inserted: HashSet<RunId> = inserted.into_iter().map(|id| RunId(id.0)).collect();
@@ -128,7 +131,11 @@ pub(crate) async fn adopt(
     adoption: &Adoption,
 ) -> Result<Adopted> {
     conn.transaction(async |conn| {
-        let unclaimed = runs::table.find(DbUuid(id.0)).filter(runs::request_hash.is_null());
+        let unclaimed = runs::table
+            .find(DbUuid(id.0))
+            .filter(runs::request_hash.is_null())
+            // One that is only read here is nobody's to have.
+            .filter(runs::imported_at.is_null());
         let unbound = runtime_sessions::table
             .filter(runtime_sessions::run_id.eq(runs::id))
             .filter(runtime_sessions::started_at_unix_ms.is_null());

@@ -18,7 +18,7 @@ use crate::types::DbUuid;
 pub(super) struct EventRow {
     run_id: DbUuid,
     seq: i64,
-    position: i64,
+    position: Option<i64>,
     ts: Timestamp,
     received_at: Timestamp,
     event_type: String,
@@ -35,11 +35,16 @@ impl EventRow {
     }
 
     pub(super) fn new(entry: &LogEntry, position: Position) -> Self {
+        Self { position: Some(position), ..Self::unplaced(entry) }
+    }
+
+    /// An event that the feed does not have.
+    pub(super) fn unplaced(entry: &LogEntry) -> Self {
         let (subject_kind, subject_id) = entry.subject.clone().unzip();
         Self {
             run_id: DbUuid(entry.run_id.0),
             seq: entry.seq,
-            position,
+            position: None,
             ts: entry.ts,
             received_at: entry.received_at,
             event_type: entry.event_type.as_str().to_owned(),
@@ -63,7 +68,7 @@ impl TryFrom<EventRow> for LogEntry {
         Ok(Self {
             run_id: RunId(row.run_id.0),
             seq: row.seq,
-            position: row.position,
+            position: row.position.unwrap_or_default(),
             ts: row.ts,
             received_at: row.received_at,
             event_type: row.event_type.parse::<EventType>().map_err(|_unknown| corrupt("type"))?,
@@ -112,8 +117,10 @@ pub(crate) async fn list(conn: &mut Connection, filter: &EventFilter) -> Result<
 /// Events of a filter, in no order and from no place on.
 pub(super) fn filtered(filter: &EventFilter) -> events::BoxedQuery<'_, Db> {
     let mut query = events::table.into_boxed::<Db>();
-    if let Some(id) = filter.run_id {
-        query = query.filter(events::run_id.eq(DbUuid(id.0)));
+    match filter.run_id {
+        Some(id) => query = query.filter(events::run_id.eq(DbUuid(id.0))),
+        // Those of imported runs are in no order with the others.
+        None => query = query.filter(events::position.is_not_null()),
     }
     if let Some(scenario) = &filter.scenario_ref {
         query = query.filter(dialect::of_scenario(scenario));

@@ -10,13 +10,14 @@ use serde_json::Value;
 
 use super::Connection;
 use super::schema::{run_inbox, runs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::{InboxItem, Lease};
 use crate::types::DbUuid;
 
-/// The run is not over. As plain text, so that both planners see that `runs_active_idx` has it all.
-pub(crate) const ACTIVE: &str =
-    "runs.status IN ('queued', 'starting', 'binding_session', 'running', 'suspended')";
+/// The run is not over, and not one that is only read here. As plain text, so that both planners
+/// see that `runs_active_idx` has it all.
+pub(crate) const ACTIVE: &str = "runs.status IN ('queued', 'starting', 'binding_session', 'running', 'suspended') \
+     AND runs.imported_at IS NULL";
 
 pub(crate) fn is_active() -> SqlLiteral<Bool> {
     sql(ACTIVE)
@@ -60,13 +61,14 @@ pub(crate) async fn release_all(conn: &mut Connection, owner: i64) -> Result<usi
     Ok(released)
 }
 
-/// Takes one run, whatever its state and owner.
+/// Takes one run, whatever its state and owner; none that is only read here.
 pub(crate) async fn take_run(
     conn: &mut Connection,
     id: RunId,
     owner: i64,
 ) -> Result<Option<Lease>> {
-    let epoch: Option<i64> = diesel::update(runs::table.find(DbUuid(id.0)))
+    let run = runs::table.find(DbUuid(id.0)).filter(runs::imported_at.is_null());
+    let epoch: Option<i64> = diesel::update(run)
         .set((runs::owner.eq(owner), runs::epoch.eq(runs::epoch + 1)))
         .returning(runs::epoch)
         .get_result(conn)
@@ -138,6 +140,9 @@ struct InboxRow {
 }
 
 /// Puts an item into a run's inbox; `false` when the same item is there already.
+///
+/// A run that is only read here takes none. It is that from the beginning, so nothing comes between
+/// asking and inserting.
 pub(crate) async fn inbox_push(
     conn: &mut Connection,
     id: RunId,
@@ -146,6 +151,15 @@ pub(crate) async fn inbox_push(
     payload: &Value,
     now: Timestamp,
 ) -> Result<bool> {
+    let imported: Option<bool> = runs::table
+        .find(DbUuid(id.0))
+        .select(runs::imported_at.is_not_null())
+        .first(conn)
+        .await
+        .optional()?;
+    if imported == Some(true) {
+        return Err(Error::ReadOnly { run_id: id });
+    }
     let inserted = diesel::insert_into(run_inbox::table)
         .values((
             run_inbox::run_id.eq(DbUuid(id.0)),

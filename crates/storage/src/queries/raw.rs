@@ -10,7 +10,7 @@ use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 
 use super::Connection;
-use super::schema::run_events_raw as raw;
+use super::schema::{run_events_raw as raw, runs};
 use crate::error::Result;
 use crate::model::RawEnvelope;
 use crate::types::DbUuid;
@@ -208,6 +208,9 @@ async fn with_messages(
     limit: i64,
 ) -> Result<Vec<(String, DbUuid)>> {
     let rows = raw::table
+        .inner_join(runs::table.on(runs::id.eq(raw::run_id)))
+        // A run that is only read here takes no signals.
+        .filter(runs::imported_at.is_null())
         // As plain text, so that the planner sees that the index of messages has it all.
         .filter(sql::<Bool>("run_events_raw.source = 'session'"))
         .filter(raw::message_id.eq_any(ids.to_vec()))

@@ -318,7 +318,7 @@ pub(crate) async fn waiting(
     Ok(rows.into_iter().filter_map(waiting).collect())
 }
 
-/// The newest runs that are neither archived nor for practice.
+/// The newest runs that are neither archived, nor for practice, nor another server's.
 pub(crate) async fn recent(
     conn: &mut Connection,
     filter: &FilingFilter,
@@ -329,6 +329,7 @@ pub(crate) async fn recent(
         .into_boxed()
         .filter(runs::mode.ne("sandbox"))
         .filter(runs::archived_at.is_null())
+        .filter(runs::imported_at.is_null())
         .order((runs::created_at.desc(), runs::id.desc()))
         .limit(limit);
     if let Some(environment) = &filter.environment {

@@ -39,6 +39,7 @@ pub(super) struct RunRow {
     updated_at: Timestamp,
     archived_at: Option<Timestamp>,
     parked_reason: Option<String>,
+    imported_at: Option<Timestamp>,
 }
 
 /// The columns of a new row that a [`Run`] does not show.
@@ -78,6 +79,7 @@ impl From<&Run> for RunRow {
             updated_at: run.updated_at,
             archived_at: run.archived_at,
             parked_reason: run.parked_reason.clone(),
+            imported_at: run.imported_at,
         }
     }
 }
@@ -117,6 +119,7 @@ impl TryFrom<RunRow> for Run {
             updated_at: row.updated_at,
             archived_at: row.archived_at,
             parked_reason: row.parked_reason,
+            imported_at: row.imported_at,
         })
     }
 }
@@ -126,7 +129,7 @@ pub(crate) async fn insert(
     conn: &mut Connection,
     run: &Run,
     chain: ChainHash,
-    owner: i64,
+    owner: Option<i64>,
 ) -> Result<bool> {
     let inserted = diesel::insert_into(runs::table)
         .values(row(run, chain, owner))
@@ -137,15 +140,16 @@ pub(crate) async fn insert(
 }
 
 /// A new run's columns.
-pub(super) fn row(run: &Run, chain: ChainHash, owner: i64) -> (RunRow, HiddenColumns) {
+pub(super) fn row(run: &Run, chain: ChainHash, owner: Option<i64>) -> (RunRow, HiddenColumns) {
     let hidden = HiddenColumns {
         chain_hash: chain.0.to_vec(),
         environment: filed(run, "environment"),
         scenario_ref: filed(run, "scenarioRef"),
-        owner: Some(owner),
+        owner,
         epoch: 1,
-        // Whoever inserts the row counts the run in the same transaction.
-        rolled_up: Some(true),
+        // Whoever inserts the row counts the run in the same transaction; other servers' runs are
+        // theirs to count.
+        rolled_up: run.imported_at.is_none().then_some(true),
     };
     (RunRow::from(run), hidden)
 }
@@ -191,9 +195,14 @@ pub(crate) async fn by_key(conn: &mut Connection, key: &str) -> Result<Option<Ru
 
 /// How far a run is.
 pub(crate) async fn head(conn: &mut Connection, id: RunId) -> Result<Head> {
-    let (status, last_seq, hash): (String, i64, Vec<u8>) = runs::table
+    let (status, last_seq, hash, imported): (String, i64, Vec<u8>, bool) = runs::table
         .find(DbUuid(id.0))
-        .select((runs::status, runs::last_event_seq, runs::chain_hash))
+        .select((
+            runs::status,
+            runs::last_event_seq,
+            runs::chain_hash,
+            runs::imported_at.is_not_null(),
+        ))
         .first(conn)
         .await
         .optional()?
@@ -203,6 +212,7 @@ pub(crate) async fn head(conn: &mut Connection, id: RunId) -> Result<Head> {
         state: status.parse().map_err(|_unknown| corrupt("status"))?,
         last_seq,
         hash: ChainHash(hash.try_into().map_err(|_length| corrupt("chain_hash"))?),
+        imported,
     })
 }
 

@@ -86,6 +86,7 @@ impl Places {
         if !sessions.is_empty() {
             let rows: Vec<(Option<String>, DbUuid)> = runs::table
                 .filter(runs::runtime_session_id.eq_any(distinct(sessions)))
+                .filter(runs::imported_at.is_null())
                 .select((runs::runtime_session_id, runs::id))
                 .load(conn)
                 .await?;

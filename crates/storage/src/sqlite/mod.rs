@@ -22,10 +22,14 @@ pub(crate) mod diagnosis;
 pub(crate) mod discovery;
 #[path = "../queries/events.rs"]
 pub(crate) mod events;
+#[path = "../queries/export.rs"]
+pub(crate) mod export;
 #[path = "../queries/feed.rs"]
 pub(crate) mod feed;
 #[path = "../queries/filing.rs"]
 pub(crate) mod filing;
+#[path = "../queries/imports.rs"]
+pub(crate) mod imports;
 #[path = "../queries/loading.rs"]
 pub(crate) mod loading;
 #[path = "../queries/ownership.rs"]

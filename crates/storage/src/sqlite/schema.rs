@@ -42,6 +42,7 @@ diesel::table! {
         epoch -> BigInt,
         parked_reason -> Nullable<Text>,
         rolled_up -> Nullable<Bool>,
+        imported_at -> Nullable<TimestamptzSqlite>,
     }
 }
 
@@ -103,7 +104,7 @@ diesel::table! {
     run_events_canonical (run_id, seq) {
         run_id -> Text,
         seq -> BigInt,
-        position -> BigInt,
+        position -> Nullable<BigInt>,
         ts -> TimestamptzSqlite,
         received_at -> TimestamptzSqlite,
         #[sql_name = "type"]

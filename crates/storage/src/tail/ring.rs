@@ -268,7 +268,7 @@ impl Ring {
         self.latest = self.latest.max(head.last_seq);
         if head.last_seq == cursor {
             self.checked = Some(now);
-            self.ended = head.state.is_terminal().then_some(*head);
+            self.ended = head.is_over().then_some(*head);
         }
     }
 

@@ -110,7 +110,12 @@ async fn assert_stored(store: &Store, batch: &Append) {
     assert_eq!(run, batch.run);
     assert_eq!(store.session_get(id).await.unwrap().unwrap(), batch.session);
     assert_eq!(store.metrics_get(id).await.unwrap().unwrap(), batch.metrics);
-    let head = Head { state: batch.run.state, last_seq: batch.run.last_seq, hash: batch.chain };
+    let head = Head {
+        state: batch.run.state,
+        last_seq: batch.run.last_seq,
+        hash: batch.chain,
+        imported: false,
+    };
     assert_eq!(store.run_head(id).await.unwrap(), head);
 }
 

@@ -45,7 +45,7 @@ on_both_databases! {
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].position, 1);
         assert_eq!((&events[0].body, events[0].hash), (&new.entries[0].body, new.entries[0].hash));
-        let head = Head { state: new.run.state, last_seq: 1, hash: new.entries[0].hash };
+        let head = Head { state: new.run.state, last_seq: 1, hash: new.entries[0].hash, imported: false };
         assert_eq!(store.run_head(id).await.unwrap(), head);
         assert_eq!(store.feed_end().await.unwrap(), 1);
         assert_eq!(store.projection_get(id).await.unwrap(), None);

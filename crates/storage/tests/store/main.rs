@@ -41,6 +41,7 @@ mod feed_follow;
 mod feed_property;
 mod follow;
 mod hints;
+mod imports;
 mod inbox;
 mod interleavings;
 mod lists;

@@ -48,6 +48,7 @@ pub(crate) fn new_run() -> NewRun {
         updated_at: at(0),
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: id,

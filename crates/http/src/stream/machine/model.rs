@@ -209,6 +209,7 @@ impl World {
                     state: self.state,
                     last_seq: self.end(),
                     hash: ChainHash::EMPTY,
+                    imported: false,
                 });
             }
             Some(Step::Wait(until)) => {

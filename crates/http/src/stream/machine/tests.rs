@@ -99,8 +99,12 @@ impl Script {
                     self.machine.folded(version, Bytes::from(format!("@{version}")));
                 }
                 Step::AskHead => {
-                    let head =
-                        Head { state: self.state, last_seq: self.end(), hash: ChainHash::EMPTY };
+                    let head = Head {
+                        state: self.state,
+                        last_seq: self.end(),
+                        hash: ChainHash::EMPTY,
+                        imported: false,
+                    };
                     self.machine.head(&head);
                 }
                 Step::Wait(until) => {
@@ -317,7 +321,12 @@ fn the_end_waits_for_events_that_the_store_has_and_we_have_not() {
             Step::Fold(_) | Step::Wait(_) | Step::Close(_) => panic!("not yet"),
         }
     }
-    script.machine.head(&Head { state: RunState::Completed, last_seq: 2, hash: ChainHash::EMPTY });
+    script.machine.head(&Head {
+        state: RunState::Completed,
+        last_seq: 2,
+        hash: ChainHash::EMPTY,
+        imported: false,
+    });
     script.log.push(MESSAGE);
     assert_eq!(script.run(), ["2", "end completed 2"]);
 }
@@ -366,7 +375,12 @@ fn a_run_that_is_over_ends_even_if_its_state_can_never_be_had() {
             }
             Step::Fold(_) => script.machine.fold_failed(script.now),
             Step::AskHead => {
-                let head = Head { state: script.state, last_seq: 1, hash: ChainHash::EMPTY };
+                let head = Head {
+                    state: script.state,
+                    last_seq: 1,
+                    hash: ChainHash::EMPTY,
+                    imported: false,
+                };
                 script.machine.head(&head);
             }
             Step::Wait(until) => script.now = until,
@@ -436,7 +450,12 @@ fn a_log_that_is_shorter_than_the_cursor_is_no_end() {
     let asked = Ask { include_snapshot: false, ..ask() };
     let mut script = Script::new(asked, &[DONE], RunState::Completed);
     script.run();
-    script.machine.head(&Head { state: RunState::Completed, last_seq: 0, hash: ChainHash::EMPTY });
+    script.machine.head(&Head {
+        state: RunState::Completed,
+        last_seq: 0,
+        hash: ChainHash::EMPTY,
+        imported: false,
+    });
     assert_eq!(script.run(), Vec::<String>::new());
 }
 

@@ -48,6 +48,7 @@ fn ledger(cursor: Ordinal) -> Ledger {
         updated_at: now,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: id,

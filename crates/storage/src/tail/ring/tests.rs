@@ -42,7 +42,7 @@ fn page(range: RangeInclusive<Seq>) -> Vec<Arc<LogEntry>> {
 }
 
 fn head(state: RunState, last_seq: Seq) -> Head {
-    Head { state, last_seq, hash: ChainHash::EMPTY }
+    Head { state, last_seq, hash: ChainHash::EMPTY, imported: false }
 }
 
 /// What a ring says: events, or in a word.
