@@ -52,4 +52,5 @@ mod server;
 mod signals;
 mod snapshots;
 mod support;
+mod tally;
 mod tickets;
