@@ -93,9 +93,10 @@ fn missing(judged: &Completeness) -> Vec<(Ordinal, Ordinal)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_that_never_came_is_named_in_every_mode() {
-    for kind in Kind::ALL {
+    // All modes on one database, and one on the other: what differs is not what is stored.
+    for (kind, modes) in [(Kind::Sqlite, &script::ALL[..]), (Kind::Postgres, &script::ALL[..1])] {
         let stage = Stage::set(kind).await;
-        for make in script::ALL {
+        for make in modes {
             let script = make();
             let without = async |lost: Ordinal| {
                 let edits = [(lost, Edit::Drop, 1)];
@@ -152,9 +153,9 @@ async fn what_was_lost_long_before_the_end_is_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_last_frame_that_was_lost_once_is_brought_by_the_next_subscription() {
-    for kind in Kind::ALL {
+    for (kind, modes) in [(Kind::Sqlite, &script::ALL[..]), (Kind::Postgres, &script::ALL[..1])] {
         let stage = Stage::set(kind).await;
-        for make in script::ALL {
+        for make in modes {
             let script = make();
             let edits = [(length(&script), Edit::Drop, 1)];
             let judged = stage.followed(&script, &edits).await;
@@ -183,9 +184,9 @@ async fn a_commitment_that_never_comes_is_a_gap_without_an_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_that_comes_twice_moves_nothing_in_any_mode() {
-    for kind in Kind::ALL {
+    for (kind, modes) in [(Kind::Sqlite, &script::ALL[..]), (Kind::Postgres, &script::ALL[..1])] {
         let stage = Stage::set(kind).await;
-        for make in script::ALL {
+        for make in modes {
             let script = make();
             let edits: Vec<_> = (1..=length(&script)).map(|at| (at, Edit::Double, 1)).collect();
             let followed = stage.followed(&script, &edits).await;
