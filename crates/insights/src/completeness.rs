@@ -235,7 +235,7 @@ fn summary(judged: &Completeness) -> String {
     let recorded = judged.recorded;
     match judged.status {
         Status::Complete => {
-            format!("The record is complete: {} envelopes, and all signals.", recorded)
+            format!("The record is complete: {}, and all signals.", many(recorded, "envelope"))
         }
         Status::Gap => {
             let parts: Vec<String> = judged.ranges.iter().map(Range::sentence).collect();
@@ -259,7 +259,7 @@ impl Range {
                 match missing {
                     None => format!("envelopes from {from} on may be missing ({reason})"),
                     Some(missing) => {
-                        format!("{missing} envelopes from {from} on are missing ({reason})")
+                        format!("from {from} on, {missing} or more are missing ({reason})")
                     }
                 }
             }
@@ -267,6 +267,9 @@ impl Range {
                 let span = to - from + 1;
                 match missing {
                     _ if span == 1 => format!("envelope {from} is missing ({reason})"),
+                    Some(1) => {
+                        format!("one of the envelopes {from} to {to} is missing ({reason})")
+                    }
                     Some(missing) if *missing < span => {
                         format!("{missing} of the envelopes {from} to {to} are missing ({reason})")
                     }
@@ -274,7 +277,8 @@ impl Range {
                 }
             }
             Self::Messages { participant_id, missing } => {
-                format!("{missing} messages of {participant_id} are missing")
+                let is = if *missing == 1 { "is" } else { "are" };
+                format!("{} of {participant_id} {is} missing", many(*missing, "message"))
             }
             Self::Signals { from, to, reason } => {
                 let from = time::format(*from);
@@ -283,6 +287,11 @@ impl Range {
             }
         }
     }
+}
+
+/// So many of something.
+fn many(count: i64, what: &str) -> String {
+    if count == 1 { format!("one {what}") } else { format!("{count} {what}s") }
 }
 
 #[cfg(test)]

@@ -58,6 +58,12 @@ async fn survives_kills_in_the_middle_of_ingest(kind: Kind) {
             String::from_utf8_lossy(&event.body).contains(r#""status":"recovered""#)
         });
         assert!(recovered.count() > 0, "run {run} was never attached again");
+        // Signals are another matter: nobody listened while the server was dead.
+        let (_, judged) = stage.server.get(&format!("/runs/{run}/completeness")).await;
+        assert_eq!(judged["history"], "complete", "{judged:#}");
+        let overlaps = judged["evidence"].as_array().unwrap();
+        let overlaps = overlaps.iter().find(|one| one["kind"] == "overlaps").unwrap();
+        assert_eq!(overlaps["result"], "supports", "{judged:#}");
     }
     assert_eq!(stage.server.terminate(support::EXIT).await, 0);
 }
@@ -108,6 +114,8 @@ async fn a_kill_across_resolutions_loses_nothing_when_histories_are_kept() {
         for (run, talk) in &talks {
             stage.reaches(*run, "completed").await;
             stage.is_whole(*run, &talk.accepted).await;
+            let (_, judged) = stage.server.get(&format!("/runs/{run}/completeness")).await;
+            assert_eq!(judged["history"], "complete", "{judged:#}");
         }
     }
 }
@@ -134,6 +142,10 @@ async fn what_was_compacted_while_we_were_dead_is_an_exact_gap_and_a_receipt() {
         assert!(found.is_sound(), "{found:#?}");
         let missing = (recorded as i64 + 1, talk.accepted.len() as i64);
         assert_eq!(found.gaps, [missing]);
+        let (_, judged) = stage.server.get(&format!("/runs/{run}/completeness")).await;
+        let told = (&judged["ranges"][0]["fromOrdinal"], &judged["ranges"][0]["toOrdinal"]);
+        assert_eq!(told, (&missing.0.into(), &missing.1.into()), "{judged:#}");
+        assert_eq!(judged["status"], "gap", "{judged:#}");
         let (_, state) = stage.server.get(&format!("/runs/{run}/state")).await;
         assert_eq!(state["decision"]["current"]["finalized"], true, "{state:#}");
         assert_eq!(state["decision"]["current"]["action"], "decision.selected");

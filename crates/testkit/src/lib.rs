@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod curl;
 pub mod database;
 pub mod document;
+pub mod frames;
 pub mod link;
 pub mod listener;
 pub mod message;

@@ -7,6 +7,7 @@
 )]
 
 mod breaker;
+mod completeness;
 mod compression;
 mod delete;
 mod feed;

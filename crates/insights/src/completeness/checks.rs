@@ -7,7 +7,7 @@ use control_plane_domain::{Ordinal, RunState, Session, SessionState};
 use control_plane_storage::Counted;
 use serde_json::{Value, json};
 
-use super::{Asked, Evidence, Facts, Finding, Gap, Kind, Range, Says};
+use super::{Asked, Evidence, Facts, Finding, Gap, Kind, Range, Says, many};
 
 /// The reason of gaps whose envelopes were accepted and not delivered. What is recorded after them
 /// has smaller ordinals than at the runtime, so they leave no hole in ours.
@@ -18,7 +18,8 @@ pub(super) fn history(facts: &Facts) -> Vec<Finding> {
     let count = count(facts);
     let activity = activity(facts);
     // One witness that knows how much there was is enough, and there must be one.
-    let is_witnessed = [&count, &activity].iter().any(|one| one.evidence.result == Says::Supports);
+    let witnesses = [&count, &activity];
+    let is_witnessed = witnesses.iter().any(|one| one.evidence.result != Says::SaysNothing);
     let lacks = "nothing that the runtime said tells how many envelopes there were";
     let count = Finding { lacks: (!is_witnessed).then(|| lacks.to_owned()), ..count };
     vec![
@@ -102,7 +103,8 @@ fn ordinals(facts: &Facts) -> Finding {
     });
     let lost = cursor - count - in_gaps;
     if lost > 0 {
-        let sentence = format!("{lost} of {cursor} envelopes are not there, and no event says why");
+        let sentence =
+            format!("of {cursor} envelopes, {lost} cannot be found, and no event says why");
         let range = Range::Envelopes {
             from_ordinal: 1,
             to_ordinal: Some(cursor),
@@ -145,7 +147,7 @@ fn log(facts: &Facts) -> Finding {
             finding(Kind::Log, Says::Contradicts, figures, sentence)
         }
         (false, _) => {
-            let sentence = format!("of events 1 to {last_seq}, {} are there", events.count);
+            let sentence = format!("of events 1 to {last_seq}, only {} can be found", events.count);
             finding(Kind::Log, Says::Contradicts, figures, sentence)
         }
     }
@@ -164,8 +166,8 @@ fn gaps(facts: &Facts) -> Finding {
         reason: gap.reason.clone(),
     };
     let is_open = facts.gaps.iter().any(|gap| gap.to.is_none());
-    let more = if is_open { ", and how many more nobody can say" } else { "" };
-    let sentence = format!("the log says that {known} envelopes are missing{more}");
+    let more = if is_open { ", and more that nobody can count" } else { "" };
+    let sentence = format!("the log names {} as missing{more}", many(known, "envelope"));
     finding(Kind::Gaps, Says::Contradicts, figures, sentence)
         .with(facts.gaps.iter().map(range).collect())
 }
@@ -221,7 +223,8 @@ fn count(facts: &Facts) -> Finding {
     }
     let (total, lost) = (count.total, count.lost());
     if lost > 0 {
-        let sentence = format!("the runtime has {total} envelopes, {lost} of which never came");
+        let sentence =
+            format!("the runtime has {}, of which {lost} never came", many(total, "envelope"));
         // The log says it too; a record that does not is no better for it.
         let is_told = facts.gaps.iter().any(|gap| gap.reason == NOT_DELIVERED);
         let range = Range::Envelopes {
@@ -235,13 +238,14 @@ fn count(facts: &Facts) -> Finding {
     }
     if count.misplaced > 0 {
         let sentence = format!(
-            "{} envelopes are recorded in another order than the runtime's",
-            count.misplaced
+            "the order of {} differs from the runtime's",
+            many(count.misplaced, "envelope")
         );
         return finding(Kind::Count, Says::Contradicts, figures, sentence);
     }
     if total != cursor {
-        let sentence = format!("the runtime has {total} envelopes, and we count {cursor}");
+        let sentence =
+            format!("the runtime has {}, and we count {cursor}", many(total, "envelope"));
         return finding(Kind::Count, Says::Contradicts, figures, sentence);
     }
     let sentence = match count.compared_from {
@@ -307,7 +311,8 @@ fn activity(facts: &Facts) -> Finding {
     let missing: i64 = more.iter().map(|(_, missing)| missing).sum();
     if missing > 0 {
         let known: Ordinal = facts.gaps.iter().map(|gap| gap.missing).sum();
-        let sentence = format!("the runtime counted {missing} messages more than are recorded");
+        let sentence =
+            format!("the runtime counted {} more than recorded", many(missing, "message"));
         if missing <= known {
             let sentence = format!("{sentence}, which the gaps account for");
             return finding(Kind::Activity, Says::SaysNothing, figures, sentence);

@@ -212,6 +212,10 @@ fn compare(ledger: &Ledger, tail: &Tail) -> Count {
             None => push(&mut missing, real),
         }
     }
+    if real == cursor {
+        // As many as ours: those are in a gap that the log has already.
+        missing.clear();
+    }
     let placed: Ordinal = missing.iter().map(|(from, to)| to - from + 1).sum();
     // Those of `unknown` that are not recorded are counted here, too.
     let unplaced = (real - cursor - placed).max(0);

@@ -53,4 +53,5 @@ mod server;
 mod signals;
 mod snapshots;
 mod support;
+mod tally;
 mod tickets;
