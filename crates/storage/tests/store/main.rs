@@ -53,3 +53,4 @@ mod signals;
 mod snapshots;
 mod support;
 mod tickets;
+mod traces;
