@@ -28,11 +28,13 @@ const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const CALLERS_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLERS_SPAN: &str = "00f067aa0ba902b7";
 
-fn settings(endpoint: &str) -> [(&str, &str); 3] {
+fn settings(endpoint: &str) -> [(&str, &str); 4] {
     [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
         ("OTEL_SERVICE_NAME", "ours"),
+        // A session that is found has a run, and that a trace, before anybody posts it.
+        ("SESSION_DISCOVERY_ENABLED", "false"),
     ]
 }
 
@@ -115,6 +117,28 @@ async fn the_spans_of_a_run_arrive_as_one_trace_that_ends_with_it() {
         assert_eq!(persisted, view["lastEventSeq"].as_i64().unwrap() - 1);
         let ids: HashSet<&str> = within.iter().map(|span| span.span_id.as_str()).collect();
         assert_eq!(ids.len(), within.len(), "a span came twice");
+        {
+            let mut w = within.clone();
+            w.sort_by_key(|s| s.start);
+            let t0 = w[0].start;
+            let mut o = String::new();
+            for s in &w {
+                o += &format!(
+                    "{:?} {} {} parent={} +{:?} took {:?} {:?} {:?} {:?}\n",
+                    s.kind,
+                    s.name,
+                    s.span_id,
+                    s.parent_span_id,
+                    s.start - t0,
+                    s.end - s.start,
+                    s.status,
+                    s.attributes,
+                    s.events
+                );
+            }
+            o += &format!("{}\n", stage.server.get(&format!("/runs/{run}/traces")).await.1);
+            std::fs::write("/tmp/wt-trace-dump.txt", o).unwrap();
+        } // TEMP
         assert_eq!(stage.server.log().matches("ERROR").count(), 0);
     }
 }
@@ -196,10 +220,37 @@ async fn a_callers_trace_goes_on() {
     assert_eq!(root.trace_state, "x=1");
     let spans = collector.spans();
     let request = spans.iter().find(|span| span.span_id == root.parent_span_id).unwrap();
-    assert_eq!((request.name.as_str(), request.parent_span_id.as_str()), ("POST /runs", CALLERS_SPAN));
+    assert_eq!(
+        (request.name.as_str(), request.parent_span_id.as_str()),
+        ("POST /runs", CALLERS_SPAN)
+    );
     let own = own["traceId"].as_str().unwrap();
     assert!(own != CALLERS_TRACE && own != "0".repeat(32), "{own}");
     root_of(&collector, own).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_was_found_has_a_trace_of_its_own_and_whoever_posts_it_is_told() {
+    let runtime = RuntimeProcess::in_memory().await;
+    let cast = runtime.cast().await;
+    let collector = Collector::start().await;
+    let endpoint = collector.endpoint();
+    let found =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "50")];
+    let stage = Stage::with(Kind::Sqlite, &runtime, &found).await;
+    let mut talk = Talk::open(&cast).await;
+    let path = format!("/runs/{}", talk.session);
+    let ask = async || stage.server.get(&path).await.1;
+    let run = wait_for(DEADLINE, ask, |run| run["status"] == "running").await;
+
+    let (status, launched) =
+        stage.server.post("/runs", &descriptor(&talk.session, message::DECISION)).await;
+    talk.end(&cast).await;
+
+    assert_eq!(status, 201);
+    assert_eq!(launched["traceId"], run["traceId"]);
+    let root = root_of(&collector, run["traceId"].as_str().unwrap()).await;
+    assert_eq!((root.parent_span_id.as_str(), root.status), ("", StatusCode::Ok));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -296,10 +347,8 @@ async fn the_runtime_is_told_which_trace_a_call_is_part_of() {
 async fn a_failed_run_is_a_failed_span() {
     let runtime = ScriptedRuntime::start().await;
     let collector = Collector::start().await;
-    let server = with_scripted(&runtime, &collector)
-        .env("SESSION_POLL_TIMEOUT_MS", "300")
-        .start()
-        .await;
+    let server =
+        with_scripted(&runtime, &collector).env("SESSION_POLL_TIMEOUT_MS", "300").start().await;
     let body = descriptor(&SessionId::random(), message::DECISION);
 
     let (_, launched) = server.post("/runs", &body).await;
@@ -318,10 +367,8 @@ async fn a_failed_run_is_a_failed_span() {
 async fn a_trace_that_its_caller_does_not_record_has_an_id_and_no_span() {
     let runtime = ScriptedRuntime::start().await;
     let collector = Collector::start().await;
-    let mut server = with_scripted(&runtime, &collector)
-        .env("SESSION_POLL_TIMEOUT_MS", "300")
-        .start()
-        .await;
+    let mut server =
+        with_scripted(&runtime, &collector).env("SESSION_POLL_TIMEOUT_MS", "300").start().await;
     let unsampled = CALLER.replace("-01", "-00");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let request = client.post(server.url("/runs")).header("traceparent", &unsampled);

@@ -191,7 +191,8 @@ async fn what_is_too_large_or_cannot_be_stored_is_refused_by_its_field() {
             let message = refused["message"].to_string();
             assert!(message.contains(field), "{message}");
         }
-        let fits = json!({ "kind": "json", "label": "l", "inline": { "a": "x".repeat(MAX_BYTES - 8) } });
+        let fits =
+            json!({ "kind": "json", "label": "l", "inline": { "a": "x".repeat(MAX_BYTES - 8) } });
         assert_eq!(api.post(&path, &fits).await.0, 201);
         assert_eq!(events_of(&api, &run).await.len(), 1);
         api.stop().await;
