@@ -87,14 +87,16 @@ impl Collector {
 
 fn spans(received: &Received) -> Vec<SeenSpan> {
     assert_eq!(received.line, "POST /v1/traces HTTP/1.1");
-    assert_eq!(received.headers["content-type"], "application/x-protobuf");
+    let content_type = received.headers.get("content-type").map(String::as_str);
+    assert_eq!(content_type, Some("application/x-protobuf"));
     let request = ExportTraceServiceRequest::decode(received.raw.as_slice())
         .expect("the request is an ExportTraceServiceRequest");
     let mut spans = Vec::new();
     for resource_spans in request.resource_spans {
         let resource = resource_spans.resource.expect("spans come from somewhere");
         let resource = attributes(&resource.attributes);
-        let service = resource["service.name"].as_str().expect("it has a name").to_owned();
+        let name = resource.get("service.name").and_then(Value::as_str);
+        let service = name.expect("it has a name").to_owned();
         for span in resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             spans.push(seen(&service, span));
         }
