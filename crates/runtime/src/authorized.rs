@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 
 use crate::error::no_credentials;
 use crate::minter::Minter;
-use crate::traced::{self, Traced};
+use crate::traced::Traced;
 
 type Fault = Box<dyn Error + Send + Sync>;
 pub(crate) type Answer = Result<Response<Body>, Fault>;
@@ -108,10 +108,10 @@ impl Service<Request<Body>> for Authorized {
         let this = self.clone();
         let Some(trace) = &self.trace else { return Box::pin(this.send(request)) };
         let mut request = request;
-        let span = trace.begin(&mut request);
+        let call = trace.begin(&mut request);
         Box::pin(async move {
             let answer = this.send(request).await;
-            traced::end(span, &answer);
+            call.end(&answer);
             answer
         })
     }

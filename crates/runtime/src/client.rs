@@ -186,7 +186,8 @@ impl Runtime for Client {
     }
 
     fn within(&self, trace: &TraceContext) -> Option<Arc<dyn Runtime>> {
-        let traced = Traced { tracer: self.tracer.clone()?, parent: trace.clone() };
+        let (tracer, parent) = (self.tracer.clone()?, trace.clone());
+        let traced = Traced { tracer, parent, timeout: self.timeout };
         let mut within = self.clone();
         within.unary = unary_stub(&self.channel, &self.credentials, Some(traced.clone()));
         within.trace = Some(traced);

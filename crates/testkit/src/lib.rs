@@ -10,6 +10,7 @@ pub mod agent;
 pub mod auth;
 pub mod browser;
 pub mod cluster;
+pub mod collector;
 pub mod curl;
 pub mod database;
 pub mod document;

@@ -22,6 +22,8 @@ pub struct Received {
     pub headers: BTreeMap<String, String>,
     /// `null` if it is no JSON.
     pub body: Value,
+    /// The body's bytes.
+    pub raw: Vec<u8>,
 }
 
 /// What it does with a request.
@@ -149,5 +151,6 @@ async fn read(socket: &mut BufReader<TcpStream>) -> std::io::Result<Received> {
     let length = headers.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     socket.read_exact(&mut body).await?;
-    Ok(Received { line, headers, body: serde_json::from_slice(&body).unwrap_or_default() })
+    let (json, raw) = (serde_json::from_slice(&body).unwrap_or_default(), body);
+    Ok(Received { line, headers, body: json, raw })
 }

@@ -122,7 +122,14 @@ impl ScriptedRuntime {
                 let config = ServerTlsConfig::new().identity(identity);
                 builder = builder.tls_config(config).expect("the certificate is good");
             }
-            let service = MacpRuntimeServiceServer::new(Service::new(script));
+            let heard = Arc::clone(&script);
+            let service = MacpRuntimeServiceServer::with_interceptor(
+                Service::new(script),
+                move |request: tonic::Request<()>| {
+                    heard.hear_trace(request.metadata());
+                    Ok(request)
+                },
+            );
             bound.send(()).expect("somebody waits for the port");
             let serving = builder.add_service(service);
             drop(serving.serve_with_incoming(TcpListenerStream::new(listener)).await);
@@ -232,6 +239,11 @@ impl ScriptedRuntime {
     /// `after_sequence` of each subscription to `session` so far.
     pub fn subscriptions(&self, session: &SessionId) -> Vec<u64> {
         self.script.subscriptions(session)
+    }
+
+    /// `traceparent` and `tracestate` of each call that came with the first.
+    pub fn traces(&self) -> Vec<(String, Option<String>)> {
+        self.script.traces()
     }
 
     /// How many calls of `method` came so far.

@@ -100,12 +100,22 @@ fn actix_is_at_home_in_http_and_server_only() {
 }
 
 #[test]
-fn tonic_and_prost_are_at_home_in_runtime_only() {
-    for library in ["tonic", "tonic-prost", "prost"] {
+fn tonic_is_at_home_in_runtime_only() {
+    for library in ["tonic", "tonic-prost", "prost-build"] {
         for name in CHAIN {
             assert_eq!(verdict(name, library, UseIn::Always), refused(name, library));
         }
         assert_eq!(verdict(RUNTIME, library, UseIn::Always), NONE);
+    }
+}
+
+#[test]
+fn protobuf_is_named_by_runtime_and_by_the_server_that_exports_spans() {
+    for name in [RUNTIME, "control-plane-server"] {
+        assert_eq!(verdict(name, "prost", UseIn::Always), NONE);
+    }
+    for name in ["control-plane-domain", "control-plane-recovery", "control-plane-http"] {
+        assert_eq!(verdict(name, "prost", UseIn::Always), refused(name, "prost"));
     }
 }
 

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use super::{Attribute, AttributeValue, Span, SpanKind, SpanStatus, TraceContext, Tracer};
 
+/// Says of a span that nobody waited for its end.
+const GIVEN_UP: &str = "macp.given_up";
+
 /// A span that has begun. Dropped without an end it is one that was given up: nobody waits for
 /// what it is about any more.
 #[derive(Debug)]
@@ -83,7 +86,8 @@ impl LiveSpan {
 
 impl Drop for LiveSpan {
     fn drop(&mut self) {
-        self.finish(SpanStatus::Error("given up".to_owned()));
+        self.note((GIVEN_UP, true.into()));
+        self.finish(SpanStatus::Unset);
     }
 }
 
@@ -150,12 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn a_span_that_is_dropped_says_that_it_was_given_up() {
+    fn a_span_that_is_dropped_was_given_up_which_is_no_error() {
         let recorder = Recorder::start(true);
         let tracer: Arc<dyn Tracer> = recorder.clone();
         drop(LiveSpan::begin(&tracer, None, "a", SpanKind::Internal));
         let spans = recorder.spans.lock().unwrap();
-        assert_eq!(spans[0].status, SpanStatus::Error("given up".to_owned()));
+        assert_eq!(spans[0].status, SpanStatus::Unset);
+        assert_eq!(spans[0].attributes, [(GIVEN_UP, true.into())]);
     }
 
     #[test]

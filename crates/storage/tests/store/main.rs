@@ -55,3 +55,4 @@ mod snapshots;
 mod support;
 mod tally;
 mod tickets;
+mod traces;

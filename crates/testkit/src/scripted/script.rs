@@ -12,6 +12,7 @@ use control_plane_runtime::proto::session_lifecycle_event::EventType;
 use control_plane_runtime::proto::{self, SessionLifecycleEvent, SessionMetadata};
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
+use tonic::metadata::MetadataMap;
 
 use super::fault::{Fault, UnaryFault};
 use crate::agent::{SessionSpec, envelope};
@@ -48,6 +49,7 @@ struct Inner {
     unary: HashMap<&'static str, VecDeque<UnaryFault>>,
     subscriptions: HashMap<String, Vec<u64>>,
     calls: HashMap<String, usize>,
+    traces: Vec<(String, Option<String>)>,
 }
 
 impl Default for Script {
@@ -185,6 +187,19 @@ impl Script {
         let mut inner = self.lock();
         *inner.calls.entry(method.to_owned()).or_default() += 1;
         inner.unary.get_mut(method)?.pop_front()
+    }
+
+    /// Keeps what a call says of its trace.
+    pub(super) fn hear_trace(&self, metadata: &MetadataMap) {
+        let text = |name| metadata.get(name).and_then(|value| value.to_str().ok());
+        if let Some(parent) = text("traceparent") {
+            let state = text("tracestate").map(str::to_owned);
+            self.lock().traces.push((parent.to_owned(), state));
+        }
+    }
+
+    pub(super) fn traces(&self) -> Vec<(String, Option<String>)> {
+        self.lock().traces.clone()
     }
 
     pub(super) fn calls(&self, method: &str) -> usize {
