@@ -8,6 +8,7 @@ pub mod auth;
 mod admin;
 mod body;
 mod context;
+mod dashboard;
 mod deletion;
 mod diagnosis;
 mod edge;

@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    admin, dashboard, deletion, diagnosis, error, events, health, launch, lifecycle, removed,
+    replay, runs, runtime, stream, tickets,
 };
 
 /// The document.
@@ -48,6 +48,8 @@ use crate::{
         events::feed,
         stream::feed::stream,
         tickets::create,
+        dashboard::overview,
+        dashboard::agents,
         runtime::manifest,
         runtime::modes,
         runtime::roots,
@@ -63,6 +65,7 @@ use crate::{
         (name = "runs", description = "Launching and reading runs"),
         (name = "events", description = "Their logs, as pages and as streams"),
         (name = "replay", description = "What was recorded, again"),
+        (name = "dashboard", description = "How runs went, over all of them"),
         (name = "runtime", description = "The runtime behind them"),
         (name = "operations", description = "Probes and figures"),
         (name = "admin", description = "For those who run it"),

@@ -11,8 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, auth, body, deletion, diagnosis, events, health, launch, lifecycle, removed, replay,
-    runs, runtime, stream, tickets,
+    admin, auth, body, dashboard, deletion, diagnosis, events, health, launch, lifecycle, removed,
+    replay, runs, runtime, stream, tickets,
 };
 
 /// Who may call a route.
@@ -84,6 +84,8 @@ pub(crate) const ROUTES: &[Entry] = &[
     post_by("/stream-tickets", Access::AnyKey, || web::post().to(tickets::create)),
     get("/events", Access::Key, || web::get().to(events::feed)),
     get("/events/stream", Access::Key, || web::get().to(stream::feed::stream)),
+    get("/dashboard/overview", Access::Key, || web::get().to(dashboard::overview)),
+    get("/dashboard/agents/metrics", Access::Key, || web::get().to(dashboard::agents)),
     get("/runtime/manifest", Access::Key, || web::get().to(runtime::manifest)),
     get("/runtime/modes", Access::Key, || web::get().to(runtime::modes)),
     get("/runtime/roots", Access::Key, || web::get().to(runtime::roots)),

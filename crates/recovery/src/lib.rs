@@ -26,6 +26,7 @@ mod signals;
 mod watch;
 
 pub use config::Config;
+pub use control_plane_projection::PriceTable;
 pub use drift::{Drift, DriftError, Listed, Missing, StateDrift, Untracked};
 pub use engine::{AskError, Engine};
 pub use launch::{LaunchError, Launched};

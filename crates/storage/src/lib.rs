@@ -66,7 +66,7 @@ pub use loading::{LoadedRun, Recorded};
 pub use model::Head;
 pub use news::Knock;
 pub use ownership::Census;
-pub use rollups::{FilingFilter, Period, SourceSum, Sum, Tile, Waiting};
+pub use rollups::{FilingFilter, Period, SourceSum, Sum, Tile, Total, Waiting};
 pub use signals::{About, NewSignal, SIGNAL, SignalGap, SignalNews, SignalWatch, SignalsDone};
 pub use store::Store;
 pub use tail::{Follower, KeptEntry, TailEntry};

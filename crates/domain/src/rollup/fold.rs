@@ -24,9 +24,10 @@ pub fn standing(run: &Run, metrics: &RunMetrics) -> Figures {
     match run.state {
         RunState::Completed => {
             let declined = run.metadata.get("outcomePositive") == Some(&Value::Bool(false));
-            let duration = run.started_at.zip(run.ended_at).map(|(started, ended)| {
-                (ended - started).num_milliseconds().max(0)
-            });
+            let duration = run
+                .started_at
+                .zip(run.ended_at)
+                .map(|(started, ended)| (ended - started).num_milliseconds().max(0));
             let subject = if declined { DECLINED } else { "" };
             let amount = Amount::new(1, duration.unwrap_or(0));
             figures.add(Figure::Completed, subject, created, amount);
@@ -142,7 +143,8 @@ pub fn event(figures: &mut Figures, fact: &Fact<'_>, created: Timestamp) {
         EventType::MessageSent | EventType::MessageReceived | EventType::MessageSendFailed => {
             let Some(sender) = fact.sender() else { return };
             figures.add(Figure::AgentMessages, sender, created, one);
-            if let Some(sure) = fact.number("confidence").filter(|sure| (0.0..=1.0).contains(sure)) {
+            if let Some(sure) = fact.number("confidence").filter(|sure| (0.0..=1.0).contains(sure))
+            {
                 let amount = Amount::new(1, millionths(sure));
                 figures.add(Figure::AgentConfidence, sender, created, amount);
             }

@@ -8,6 +8,7 @@
 
 mod breaker;
 mod compression;
+mod dashboard;
 mod delete;
 mod feed;
 mod leaving;

@@ -10,9 +10,7 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::schema::{runs, runtime_sessions, session_tombstones};
-use super::{
-    Connection, bulk, derived, events, ownership, rollups, runs as run_queries, sessions,
-};
+use super::{Connection, bulk, derived, events, ownership, rollups, runs as run_queries, sessions};
 use crate::discovery::{ActiveSession, Adopted, Adoption, KnownSessions};
 use crate::error::{Entity, Error, Result};
 use crate::model::{LogEntry, NewRun};

@@ -11,7 +11,10 @@ use super::schema::{
     feed, rollups, run_artifacts, run_events_canonical, run_events_raw, run_inbox, run_metrics,
     run_projections, run_snapshots, runs, runtime_sessions,
 };
-use super::{Connection, derived, events, raw, rollups as rollup_queries, runs as run_queries, sessions, snapshots};
+use super::{
+    Connection, derived, events, raw, rollups as rollup_queries, runs as run_queries, sessions,
+    snapshots,
+};
 use crate::error::Result;
 use crate::model::Append;
 use crate::types::DbUuid;

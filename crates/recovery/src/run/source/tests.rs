@@ -1,5 +1,7 @@
 //! Whatever a runtime delivers, in whatever pieces: recorded once, in order.
 
+use std::sync::Arc;
+
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::run::RunMode;
