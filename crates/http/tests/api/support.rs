@@ -357,7 +357,7 @@ impl Journal {
             position: 0,
             ts: event.ts,
             received_at: event.received_at,
-            event_type,
+            event_type: event.event_type,
             subject: event.subject.map(|it| (it.kind.as_str().to_owned(), it.id)),
             hash: self.chain,
             body: Bytes::from(body),
