@@ -46,6 +46,11 @@ impl Grain {
         }
     }
 
+    /// The grain of this length.
+    pub fn of_minutes(minutes: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|grain| grain.minutes() == minutes)
+    }
+
     /// Its length.
     pub fn length(self) -> Duration {
         Duration::minutes(i64::from(self.minutes()))
@@ -274,6 +279,13 @@ impl Rollups {
         }
     }
 
+    /// Takes the changes of `other` away.
+    pub fn subtract(&mut self, other: &Self) {
+        for (key, amount) in &other.0 {
+            self.0.entry(key.clone()).or_default().add(*amount, Sign::Minus);
+        }
+    }
+
     /// The changes that change something, in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, Amount)> {
         let changes = self.0.iter().map(|(key, amount)| (key, *amount));
@@ -283,6 +295,16 @@ impl Rollups {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
+    }
+}
+
+impl FromIterator<(Key, Amount)> for Rollups {
+    fn from_iter<T: IntoIterator<Item = (Key, Amount)>>(changes: T) -> Self {
+        let mut rollups = Self::default();
+        for (key, amount) in changes {
+            rollups.0.entry(key).or_default().add(amount, Sign::Plus);
+        }
+        rollups
     }
 }
 

@@ -4,6 +4,7 @@
 //! within two seconds; the runtime is in its body only, since its outage must not take every
 //! replica out of service.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpResponse, web};
@@ -37,14 +38,36 @@ pub(crate) struct RuntimeHealth {
     manifest: Option<Manifest>,
 }
 
+impl RuntimeHealth {
+    pub(crate) fn without_manifest(self) -> Self {
+        Self { manifest: None, ..self }
+    }
+}
+
 /// Asks the runtime how it is, at most once in a while.
 #[derive(Default)]
-pub(crate) struct RuntimeProbe(Mutex<Option<(Instant, RuntimeHealth)>>);
+pub(crate) struct RuntimeProbe {
+    /// Held by whoever asks.
+    asked: Mutex<Option<(Instant, RuntimeHealth)>>,
+    /// The same answer, for those who cannot wait.
+    last: std::sync::Mutex<Option<RuntimeHealth>>,
+}
 
 impl RuntimeProbe {
+    /// The answer before this one, however old; without asking.
+    pub(crate) fn last(&self, runtime_kind: &str) -> RuntimeHealth {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone().unwrap_or_else(|| RuntimeHealth {
+            ok: false,
+            runtime_kind: runtime_kind.to_owned(),
+            detail: "the runtime has not answered yet".to_owned(),
+            manifest: None,
+        })
+    }
+
     /// The runtime's health, at most [`PROBE_HOLDS`] old.
     pub(crate) async fn ask(&self, context: &ApiContext) -> RuntimeHealth {
-        let mut last = self.0.lock().await;
+        let mut last = self.asked.lock().await;
         if let Some((at, health)) = &*last
             && at.elapsed() < PROBE_HOLDS
         {
@@ -60,6 +83,7 @@ impl RuntimeProbe {
         let runtime_kind = context.settings.runtime_kind.clone();
         let health = RuntimeHealth { ok: manifest.is_some(), runtime_kind, detail, manifest };
         *last = Some((Instant::now(), health.clone()));
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(health.clone());
         health
     }
 }
@@ -118,7 +142,7 @@ pub(crate) async fn readyz(context: Context) -> HttpResponse {
     let body = Readiness {
         ok,
         database,
-        runtime: RuntimeHealth { manifest: None, ..runtime },
+        runtime: runtime.without_manifest(),
         stream_consumer: if draining { "draining" } else { "ok" },
         // After the runtime was asked, which may have changed it.
         circuit_breaker: breaker_state(&context).as_str(),

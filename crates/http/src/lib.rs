@@ -12,6 +12,7 @@ mod body;
 mod compare;
 mod completeness;
 mod context;
+mod dashboard;
 mod deletion;
 mod diagnosis;
 mod edge;

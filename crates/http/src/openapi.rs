@@ -7,9 +7,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, artifacts, batch, compare, completeness, deletion, diagnosis, error, events, export,
-    filing, health, import, launch, lifecycle, removed, replay, runs, runtime, stream, tickets,
-    traces,
+    admin, artifacts, batch, compare, completeness, dashboard, deletion, diagnosis, error, events,
+    export, filing, health, import, launch, lifecycle, removed, replay, runs, runtime, stream,
+    tickets, traces,
 };
 
 /// The document.
@@ -67,6 +67,8 @@ use crate::{
         events::feed,
         stream::feed::stream,
         tickets::create,
+        dashboard::overview,
+        dashboard::agents,
         runtime::manifest,
         runtime::modes,
         runtime::roots,
@@ -83,6 +85,7 @@ use crate::{
         (name = "events", description = "Their logs, as pages and as streams"),
         (name = "replay", description = "What was recorded, again"),
         (name = "insights", description = "What runs leave behind, taken along, compared and proved"),
+        (name = "dashboard", description = "How runs went, over all of them"),
         (name = "runtime", description = "The runtime behind them"),
         (name = "operations", description = "Probes and figures"),
         (name = "admin", description = "For those who run it"),

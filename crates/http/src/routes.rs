@@ -13,9 +13,9 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, artifacts, auth, batch, body, compare, completeness, deletion, diagnosis, events,
-    export, filing, health, import, launch, lifecycle, removed, replay, runs, runtime, stream,
-    tickets, traces,
+    admin, artifacts, auth, batch, body, compare, completeness, dashboard, deletion, diagnosis,
+    events, export, filing, health, import, launch, lifecycle, removed, replay, runs, runtime,
+    stream, tickets, traces,
 };
 
 /// Who may call a route.
@@ -115,6 +115,8 @@ pub(crate) const ROUTES: &[Entry] = &[
     post_by("/stream-tickets", Access::AnyKey, || web::post().to(tickets::create)),
     get("/events", Access::Key, || web::get().to(events::feed)),
     get("/events/stream", Access::Key, || web::get().to(stream::feed::stream)),
+    get("/dashboard/overview", Access::Key, || web::get().to(dashboard::overview)),
+    get("/dashboard/agents/metrics", Access::Key, || web::get().to(dashboard::agents)),
     get("/runtime/manifest", Access::Key, || web::get().to(runtime::manifest)),
     get("/runtime/modes", Access::Key, || web::get().to(runtime::modes)),
     get("/runtime/roots", Access::Key, || web::get().to(runtime::roots)),

@@ -4,8 +4,9 @@
 //! code that wrote it.
 
 use control_plane_domain::event::ChainHash;
+use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::{CanonicalEvent, EventType, Ordinal, RunId, Seq};
-use control_plane_projection::{Projection, state};
+use control_plane_projection::{PriceTable, Projection, apply_metrics, state};
 use control_plane_storage::{Result, Store};
 use serde_json::Value;
 
@@ -32,7 +33,8 @@ impl Integrity {
 }
 
 /// Reads the whole record of a run: ordinals are 1..N but for recorded gaps, no message id stands
-/// twice, `seq` is contiguous, the hash chain holds, and the state equals a cold fold of the log.
+/// twice, `seq` is contiguous, the hash chain holds, and the state and the figures equal a cold fold
+/// of the log. What calls cost is left out: prices may have been others.
 ///
 /// # Errors
 /// `NotFound`, and those of the database. A run that is being written may look unsound for the
@@ -48,6 +50,7 @@ async fn check_log(store: &Store, id: RunId, found: &mut Integrity) -> Result<()
     let warm = state::load(store, id).await?;
     let head = store.run_head(id).await?;
     let mut cold = Projection::empty(id);
+    let mut counted = RunMetrics::empty(id);
     let mut chain = ChainHash::EMPTY;
     loop {
         let page = store.events(id, found.events, PAGE).await?;
@@ -73,6 +76,7 @@ async fn check_log(store: &Store, id: RunId, found: &mut Integrity) -> Result<()
                 Ok(event) => {
                     note_gap(&event, found);
                     cold.apply(&event);
+                    apply_metrics(&mut counted, &event, &PriceTable::default());
                 }
                 Err(fault) => {
                     found.faults.push(format!("event {} cannot be read: {fault}", entry.seq));
@@ -90,6 +94,12 @@ async fn check_log(store: &Store, id: RunId, found: &mut Integrity) -> Result<()
     }
     if encoded(&warm) != encoded(&cold) {
         found.faults.push("the state differs from a cold fold of the log".to_owned());
+    }
+    let stored = store.metrics_get(id).await?.unwrap_or_else(|| RunMetrics::empty(id));
+    counted.estimated_cost_usd = stored.estimated_cost_usd;
+    if stored != counted {
+        let fault = format!("the figures are {stored:?}, and counting the log gives {counted:?}");
+        found.faults.push(fault);
     }
     Ok(())
 }

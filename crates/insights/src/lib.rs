@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod compare;
 pub mod completeness;
+pub mod dashboard;
 pub mod diagnosis;
 pub mod integrity;
 mod metrics;

@@ -31,6 +31,7 @@ mod watch;
 
 pub use artifacts::{ArtifactError, MAX_ARTIFACTS, NewArtifact};
 pub use config::Config;
+pub use control_plane_projection::PriceTable;
 pub use drift::{Drift, DriftError, Listed, Missing, StateDrift, Untracked};
 pub use engine::{AskError, Engine};
 pub use import::{ImportError, Imported, import};

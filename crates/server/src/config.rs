@@ -5,10 +5,12 @@
 
 mod credentials;
 mod env;
+mod prices;
 mod telemetry;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane_http::Settings;
@@ -288,6 +290,7 @@ fn read_engine(env: &mut Env) -> control_plane_recovery::Config {
         signal_hold: env.millis("SIGNAL_HOLD_MS", 1000..=86_400_000, 600_000),
         signal_hold_max: u32::try_from(env.integer("SIGNAL_HOLD_MAX", 0..=1_000_000, 10_000))
             .unwrap_or_default(),
+        prices: Arc::new(prices::read(env)),
         callback_timeout: env.millis("CANCEL_CALLBACK_TIMEOUT_MS", 100..=60_000, 5000),
         ..control_plane_recovery::Config::default()
     }

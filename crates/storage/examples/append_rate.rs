@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DATABASE_URL=sqlite:///tmp/rate.db \
-//!     cargo run --release -p control-plane-storage --example append_rate -- [envelopes] [runs]
+//!     cargo run --release -p control-plane-storage --example append_rate -- [envelopes] [runs] [participants]
 //! ```
 //!
 //! Every envelope comes with two events of about 600 bytes, every batch with 1,000 envelopes over
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
-use control_plane_domain::rollup::Rollups;
+use control_plane_domain::rollup::{Amount, Figure, Figures, Filing, Rollups, Sign};
 use control_plane_domain::run::{RunMode, RunState};
 use control_plane_domain::session::{Session, SessionState};
 use control_plane_domain::time::from_unix_ms;
@@ -35,6 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let total: usize = arguments.next().map_or(Ok(100_000), |text| text.parse())?;
     let runs: usize = arguments.next().map_or(Ok(20), |text| text.parse())?;
+    let participants: usize = arguments.next().map_or(Ok(0), |text| text.parse())?;
     let store = Store::connect(&Config::new(DatabaseUrl::parse(&url)?))?;
     store.migrate().await?;
 
@@ -48,7 +49,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while written < total {
         let start = Instant::now();
         let each = (BATCH / runs).max(1);
-        let batches: Vec<Append> = writers.iter_mut().map(|writer| writer.batch(each)).collect();
+        let batches: Vec<Append> =
+            writers.iter_mut().map(|writer| writer.batch(each, participants)).collect();
         making += start.elapsed();
         let start = Instant::now();
         let outcomes = store.append(batches).await;
@@ -93,7 +95,7 @@ impl Writer {
         }
     }
 
-    fn batch(&mut self, count: usize) -> Append {
+    fn batch(&mut self, count: usize, participants: usize) -> Append {
         let run_id = self.run.id;
         let expected_seq = self.run.last_seq;
         let now = self.run.created_at;
@@ -150,9 +152,29 @@ impl Writer {
             metrics: self.metrics.clone(),
             artifacts: Vec::new(),
             inbox_used: Vec::new(),
-            rollups: Rollups::default(),
+            rollups: self.said(count, participants),
             receipt: None,
         }
+    }
+}
+
+impl Writer {
+    /// What so many messages of these participants, each with its confidence, change in the sums.
+    fn said(&self, count: usize, participants: usize) -> Rollups {
+        let mut figures = Figures::default();
+        for message in 0..count {
+            let Some(number) = message.checked_rem(participants) else { break };
+            let sender = format!("agent://{number}");
+            for (figure, amount) in [
+                (Figure::AgentMessages, Amount::new(1, 0)),
+                (Figure::AgentConfidence, Amount::new(1, 500_000)),
+            ] {
+                figures.add(figure, &sender, self.run.created_at, amount);
+            }
+        }
+        let mut rollups = Rollups::default();
+        rollups.file(&Filing::of(&self.run), &figures, Sign::Plus);
+        rollups
     }
 }
 

@@ -78,7 +78,7 @@ pub use model::Head;
 pub use news::Knock;
 pub use ownership::Census;
 pub use receipts::{KeySeen, PendingReceipt, PinnedKey, ReceiptAnswer, ReceiptState, RunReceipt};
-pub use rollups::{FilingFilter, Period, SourceSum, Sum, Tile, Waiting};
+pub use rollups::{FilingFilter, Period, SourceSum, Sum, Tile, Total, Waiting};
 pub use signals::{About, NewSignal, SIGNAL, SignalGap, SignalNews, SignalWatch, SignalsDone};
 pub use store::Store;
 pub use tail::{Follower, KeptEntry, TailEntry};

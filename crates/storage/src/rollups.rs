@@ -4,7 +4,7 @@
 //! counting all logs anew would give. Runs of an older version are counted when somebody asks for it
 //! ([`Store::rollups_catch_up`]), each once.
 
-use control_plane_domain::rollup::{Amount, Figure, Figures, Grain};
+use control_plane_domain::rollup::{Amount, Figure, Figures, Grain, Rollups};
 use control_plane_domain::{Run, RunId, RunState, Seq, Timestamp};
 
 use crate::error::Result;
@@ -100,6 +100,14 @@ pub struct Sum {
     pub amount: Amount,
 }
 
+/// A sum over all of a period.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Total {
+    pub figure: Figure,
+    pub subject: String,
+    pub amount: Amount,
+}
+
 /// How many of something come from a source; '' is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceSum {
@@ -127,6 +135,17 @@ impl Store {
     ) -> Result<Vec<Sum>> {
         let names: Vec<&'static str> = figures.iter().map(|figure| figure.as_str()).collect();
         read!(self, rollups::sums(&names, &period, &filter))
+    }
+
+    /// The sums of these figures over all of a period, one for each subject.
+    pub async fn rollup_totals(
+        &self,
+        figures: &[Figure],
+        period: Period,
+        filter: FilingFilter,
+    ) -> Result<Vec<Total>> {
+        let names: Vec<&'static str> = figures.iter().map(|figure| figure.as_str()).collect();
+        read!(self, rollups::totals(&names, &period, &filter))
     }
 
     /// The sources with the most of a figure over a period, most first.
@@ -161,6 +180,11 @@ impl Store {
     /// What a run's events up to `until` add to the sums.
     pub async fn rollup_figures(&self, id: RunId, until: Seq) -> Result<Figures> {
         read!(self, rollups::figures(id, until))
+    }
+
+    /// Every sum that is kept, to hold it against the logs.
+    pub async fn rollups_kept(&self) -> Result<Rollups> {
+        read!(self, rollups::kept())
     }
 
     /// Counts some of the runs that an older version has recorded; `false` when there are no more.

@@ -10,6 +10,7 @@ mod artifacts;
 mod breaker;
 mod completeness;
 mod compression;
+mod dashboard;
 mod delete;
 mod feed;
 mod leaving;

@@ -13,15 +13,15 @@ use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, Subjec
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::outbound::{Answer, Call, Outbound, OutboundError};
 use control_plane_domain::receipt::Receipt;
-use control_plane_domain::rollup::Rollups;
+use control_plane_domain::rollup::{self, Fact, Figures, Filing, Rollups, Sign};
 use control_plane_domain::runtime::{
     Manifest, ModeDescriptor, Modes, Root, Runtime, RuntimeError, RuntimeErrorKind, RuntimeInfo,
     SessionPage,
 };
 use control_plane_domain::session::SessionInfo;
 use control_plane_domain::{
-    Clock, Envelope, EventType, Ordinal, Run, RunId, RunState, Session, SessionId, SessionState,
-    SystemClock,
+    CanonicalEvent, Clock, Envelope, EventType, Ordinal, Run, RunId, RunState, Session, SessionId,
+    SessionState, SystemClock,
 };
 use control_plane_http::auth::ApiKeys;
 use control_plane_http::{ApiContext, Parts, Settings};
@@ -187,6 +187,8 @@ pub(crate) struct Journal {
     chain: ChainHash,
     /// How much later than now its events are.
     ahead: TimeDelta,
+    /// What the sums over runs have of the run's record.
+    counted: Figures,
 }
 
 impl Journal {
@@ -207,7 +209,9 @@ impl Journal {
             session,
             chain: ChainHash::EMPTY,
             ahead: TimeDelta::zero(),
+            counted: Figures::default(),
         };
+        journal.counted = journal.standing();
         let entries = vec![journal.entry(EventType::RunCreated, json!({ "status": "queued" }))];
         let new = NewRun {
             run: journal.run.clone(),
@@ -244,7 +248,13 @@ impl Journal {
 
     async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
         let expected_seq = self.run.last_seq;
-        let entries = events.into_iter().map(|(kind, data)| self.entry(kind, data)).collect();
+        let entries: Vec<LogEntry> =
+            events.into_iter().map(|(kind, data)| self.entry(kind, data)).collect();
+        self.write(expected_seq, entries).await;
+    }
+
+    async fn write(&mut self, expected_seq: i64, entries: Vec<LogEntry>) {
+        let rollups = self.rollups(&entries);
         let batch = Append {
             lease: self.lease,
             expected_seq,
@@ -258,11 +268,51 @@ impl Journal {
             metrics: RunMetrics::empty(self.run.id),
             artifacts: vec![],
             inbox_used: vec![],
-            rollups: Rollups::default(),
+            rollups,
             receipt: None,
         };
         let appended = self.store.append(vec![batch]).await;
         assert_eq!(appended, [Appended::Committed]);
+    }
+
+    fn standing(&self) -> Figures {
+        rollup::standing(&self.run, &RunMetrics::empty(self.run.id))
+    }
+
+    /// What a batch of these events changes in the sums over runs.
+    fn rollups(&mut self, entries: &[LogEntry]) -> Rollups {
+        let filing = Filing::of(&self.run);
+        let mut figures = self.standing();
+        let mut changes = Rollups::default();
+        changes.file(&filing, &self.counted, Sign::Minus);
+        self.counted = figures.clone();
+        for entry in entries {
+            let event: CanonicalEvent = serde_json::from_slice(&entry.body).unwrap();
+            rollup::event(&mut figures, &Fact::from(&event), self.run.created_at);
+        }
+        changes.file(&filing, &figures, Sign::Plus);
+        changes
+    }
+
+    /// Appends one event with this content.
+    pub(crate) async fn append_one(&mut self, event_type: EventType, data: Value) {
+        self.append_events(vec![(event_type, data)]).await;
+    }
+
+    /// Appends that a participant was seen.
+    pub(crate) async fn seen(&mut self, id: &str) {
+        let draft = control_plane_domain::control::participant_seen(id, SystemClock.now());
+        let expected_seq = self.run.last_seq;
+        let entry = self.entry_of(draft);
+        self.write(expected_seq, vec![entry]).await;
+    }
+
+    /// Fails the run.
+    pub(crate) async fn fail(&mut self, code: &str) {
+        self.run.state = RunState::Failed;
+        self.run.error_code = Some(code.to_owned());
+        self.run.ended_at = Some(SystemClock.now());
+        self.append(&[EventType::RunFailed]).await;
     }
 
     /// Gives the run up.
@@ -289,17 +339,20 @@ impl Journal {
     }
 
     fn entry(&mut self, event_type: EventType, data: Value) -> LogEntry {
-        let now = SystemClock.now() + self.ahead;
-        self.run.last_seq += 1;
         let Value::Object(data) = data else { panic!("not an object") };
-        let draft = EventDraft {
+        self.entry_of(EventDraft {
             event_type,
-            ts: now,
+            ts: SystemClock.now() + self.ahead,
             subject: Some(Subject::new(SubjectKind::Run, self.run.id.to_string())),
             source: Source::control_plane("run-manager"),
             trace: None,
             data,
-        };
+        })
+    }
+
+    fn entry_of(&mut self, draft: EventDraft) -> LogEntry {
+        let now = SystemClock.now() + self.ahead;
+        self.run.last_seq += 1;
         let event = draft.into_event(self.run.id, self.run.last_seq, now);
         let body = event.encode();
         self.chain = self.chain.then(&body);
@@ -309,7 +362,7 @@ impl Journal {
             position: 0,
             ts: event.ts,
             received_at: event.received_at,
-            event_type,
+            event_type: event.event_type,
             subject: event.subject.map(|it| (it.kind.as_str().to_owned(), it.id)),
             hash: self.chain,
             body: Bytes::from(body),

@@ -13,6 +13,7 @@ mod support;
 mod burst;
 mod correlation;
 mod doubtful;
+mod figures;
 mod gaps;
 mod held;
 mod several;

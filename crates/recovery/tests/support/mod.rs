@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control_plane_domain::event::ChainHash;
+use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{
     CanonicalEvent, Clock, RunDescriptor, RunId, RunState, SessionId, SystemClock,
 };
-use control_plane_projection::{Projection, state};
+use control_plane_projection::{Projection, apply_metrics, state};
 use control_plane_recovery::{Config, Engine};
 use control_plane_storage::model::RunFilter;
 use control_plane_storage::{DatabaseUrl, Store};
@@ -113,8 +114,11 @@ impl Rig {
         let Self { database, store, engine, stop, tasks, config, runtime } = self;
         stop.cancel();
         tasks.close();
-        drop((engine, store));
+        drop(engine);
         tokio::time::timeout(DEADLINE, tasks.wait()).await.expect("the engine stops");
+        // Whatever a test did, the dashboard's sums are those of the logs.
+        let wrong = control_plane_insights::dashboard::differences(&store).await.unwrap();
+        assert_eq!(wrong, Vec::<String>::new());
         (database, runtime, config)
     }
 
@@ -240,19 +244,25 @@ impl Rig {
             let head = self.store.run_head(run).await.unwrap();
             let entries = self.store.events(run, 0, 1_000_000).await.unwrap();
             let warm = state::load(&self.store, run).await.unwrap();
+            let figures = self.store.metrics_get(run).await.unwrap().unwrap();
             let same = self.store.run_head(run).await.unwrap().last_seq == head.last_seq;
-            same.then_some((head, entries, warm))
+            same.then_some((head, entries, warm, figures))
         };
-        let (head, entries, warm) = wait_for(DEADLINE, read, Option::is_some).await.unwrap();
+        let (head, entries, warm, figures) =
+            wait_for(DEADLINE, read, Option::is_some).await.unwrap();
         let mut chain = ChainHash::EMPTY;
         let mut cold = Projection::empty(run);
+        let mut counted = RunMetrics::empty(run);
         for (entry, seq) in entries.iter().zip(1..) {
             assert_eq!(entry.seq, seq);
             let text = std::str::from_utf8(&entry.body).unwrap();
             chain = chain.then(text);
             assert_eq!(entry.hash, chain);
-            cold.apply(&serde_json::from_str(text).unwrap());
+            let event = serde_json::from_str(text).unwrap();
+            cold.apply(&event);
+            apply_metrics(&mut counted, &event, &self.config.prices);
         }
+        assert_eq!(figures, counted);
         assert_eq!((head.last_seq, head.hash), (i64::try_from(entries.len()).unwrap(), chain));
         assert_eq!(serde_json::to_value(&warm).unwrap(), serde_json::to_value(&cold).unwrap());
     }

@@ -17,7 +17,7 @@ use super::schema::{rollups, run_events_canonical as events, runs};
 use super::{Connection, derived, dialect, events as event_queries};
 use crate::error::Result;
 use crate::model::NewRun;
-use crate::rollups::{FilingFilter, Period, SourceSum, Sum, Waiting};
+use crate::rollups::{FilingFilter, Period, SourceSum, Sum, Total, Waiting};
 use crate::types::DbUuid;
 
 /// Events of a page that is counted.
@@ -77,7 +77,8 @@ pub(super) async fn add_new<'a>(
     dialect::add_rollups(conn, RollupRow::all(&changes)).await
 }
 
-/// What a run's events after `after` add, up to `until`, to the figures; and the last one.
+/// What a run's events after `after` add, up to `until`, to the figures; and the last
+/// one, if there may be more.
 async fn count_page(
     conn: &mut Connection,
     figures: &mut Figures,
@@ -96,7 +97,8 @@ async fn count_page(
         .select((events::seq, events::ts, events::event_type, events::subject_id, events::body))
         .load(conn)
         .await?;
-    let last = rows.last().map(|(seq, ..)| *seq);
+    let is_full = i64::try_from(rows.len()).is_ok_and(|count| count == PAGE);
+    let last = rows.last().filter(|_| is_full).map(|(seq, ..)| *seq);
     for (_seq, ts, event_type, subject, body) in rows {
         // What does not read as an event of ours was not counted either.
         let Ok(event_type) = event_type.parse() else { continue };
@@ -197,7 +199,9 @@ pub(crate) async fn catch_up(conn: &mut Connection, id: RunId) -> Result<bool> {
     let last: Option<i64> =
         runs::table.find(DbUuid(id.0)).select(runs::last_event_seq).first(conn).await.optional()?;
     let Some(last) = last else { return Ok(false) };
-    let read = figures(conn, id, last).await?;
+    // One page locks nobody out for long.
+    let last = if last > PAGE { last } else { 0 };
+    let read = if last > 0 { figures(conn, id, last).await? } else { Figures::default() };
     conn.transaction(async |conn| {
         let Some(Held { run, rolled_up: Some(false) }) = hold(conn, id).await? else {
             return Ok(false);
@@ -260,6 +264,39 @@ pub(crate) async fn sums(
     Ok(rows.into_iter().filter_map(sum).filter(|sum| !sum.amount.is_zero()).collect())
 }
 
+/// The sums of some figures over all of a period, one for each subject.
+pub(crate) async fn totals(
+    conn: &mut Connection,
+    figures: &[&'static str],
+    period: &Period,
+    filter: &FilingFilter,
+) -> Result<Vec<Total>> {
+    let mut query = rollups::table
+        .group_by((rollups::figure, rollups::subject))
+        .select((
+            rollups::figure,
+            rollups::subject,
+            sql::<BigInt>("CAST(SUM(rollups.count) AS bigint)"),
+            sql::<BigInt>("CAST(SUM(rollups.sum) AS bigint)"),
+        ))
+        .into_boxed()
+        .filter(rollups::whole.eq(filter.is_open()))
+        .filter(rollups::figure.eq_any(figures))
+        .filter(dialect::within(period));
+    if let Some(environment) = &filter.environment {
+        query = query.filter(rollups::environment.eq(rollup::name(environment)));
+    }
+    if let Some(scenario) = &filter.scenario {
+        query = query.filter(dialect::filed_under(scenario));
+    }
+    let rows: Vec<(String, String, i64, i64)> = query.load(conn).await?;
+    let total = |(figure, subject, count, sum): (String, String, i64, i64)| {
+        let figure = rollup::Figure::named(&figure)?;
+        Some(Total { figure, subject, amount: Amount::new(count, sum) })
+    };
+    Ok(rows.into_iter().filter_map(total).filter(|total| !total.amount.is_zero()).collect())
+}
+
 /// The sources with the most of a figure over a period, most first.
 pub(crate) async fn sources(
     conn: &mut Connection,
@@ -287,6 +324,25 @@ pub(crate) async fn sources(
     let rows: Vec<(String, i64)> = query.load(conn).await?;
     let rows = rows.into_iter().filter(|(_, count)| *count > 0);
     Ok(rows.map(|(source_ref, count)| SourceSum { source_ref, count }).collect())
+}
+
+/// Every sum that is kept.
+pub(crate) async fn kept(conn: &mut Connection) -> Result<Rollups> {
+    type Row = (bool, i32, String, Timestamp, String, String, String, String, i64, i64);
+    let rows: Vec<Row> = rollups::table.select(rollups::all_columns).load(conn).await?;
+    let sum = |row: Row| {
+        let (whole, grain, figure, bucket, subject, environment, source_ref, scenario_ref, ..) =
+            row;
+        let key = Key {
+            filing: (!whole).then_some(Filing { environment, source_ref, scenario_ref }),
+            grain: rollup::Grain::of_minutes(grain)?,
+            figure: rollup::Figure::named(&figure)?,
+            bucket,
+            subject,
+        };
+        Some((key, Amount::new(row.8, row.9)))
+    };
+    Ok(rows.into_iter().filter_map(sum).collect())
 }
 
 /// When runs of a period were created that are in one of these states now. They are few, so they

@@ -49,6 +49,7 @@ mod loading;
 mod only_sqlite;
 mod ownership;
 mod poison;
+mod rollups;
 mod server;
 mod signals;
 mod snapshots;

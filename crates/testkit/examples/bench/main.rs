@@ -13,6 +13,7 @@ use control_plane_testkit::process::ServerProcess;
 use control_plane_testkit::runtime::{OBSERVER_TOKEN, RuntimeProcess};
 use serde_json::json;
 
+mod dashboard;
 mod fanout;
 mod idle;
 mod ingest;
@@ -24,7 +25,7 @@ mod swarm;
 
 use fanout::Load;
 
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 13] = [
     "ingest",
     "latency",
     "rapid",
@@ -37,6 +38,7 @@ const SCENARIOS: [&str; 12] = [
     "sessions",
     "quiet_runs",
     "reattach",
+    "dashboard",
 ];
 
 /// How long a measurement may take.
@@ -94,6 +96,13 @@ async fn main() -> Result<()> {
         }
         if is_wanted("reattach") {
             report("reattach", many::reattach(kind, size).await?, "s", kind);
+        }
+        // What is measured is PostgreSQL: one process has no SQLite of two million events to share.
+        if is_wanted("dashboard") && kind == Kind::Postgres {
+            for (name, median, high) in dashboard::measure(size).await? {
+                report(&format!("{name}_p50"), median, "ms", kind);
+                report(&format!("{name}_p99"), high, "ms", kind);
+            }
         }
         if is_wanted("idle_memory") {
             report("idle_memory", idle::measure(kind).await?, "MiB", kind);
