@@ -12,6 +12,7 @@ mod completeness;
 mod compression;
 mod dashboard;
 mod delete;
+mod export;
 mod feed;
 mod leaving;
 mod lifecycle;

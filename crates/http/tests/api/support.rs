@@ -183,7 +183,7 @@ pub(crate) struct Journal {
     store: Store,
     lease: Lease,
     run: Run,
-    session: Session,
+    pub(crate) session: Session,
     chain: ChainHash,
     /// How much later than now its events are.
     ahead: TimeDelta,
@@ -247,15 +247,21 @@ impl Journal {
     }
 
     async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
+        let batch = self.batch(events);
+        self.commit(batch).await;
+    }
+
+    /// A commit of these events, which is to be made before the next one.
+    pub(crate) fn batch(&mut self, events: Vec<(EventType, Value)>) -> Append {
         let expected_seq = self.run.last_seq;
         let entries: Vec<LogEntry> =
             events.into_iter().map(|(kind, data)| self.entry(kind, data)).collect();
-        self.write(expected_seq, entries).await;
+        self.holding(expected_seq, entries)
     }
 
-    async fn write(&mut self, expected_seq: i64, entries: Vec<LogEntry>) {
+    fn holding(&mut self, expected_seq: i64, entries: Vec<LogEntry>) -> Append {
         let rollups = self.rollups(&entries);
-        let batch = Append {
+        Append {
             lease: self.lease,
             expected_seq,
             run: self.run.clone(),
@@ -270,7 +276,10 @@ impl Journal {
             inbox_used: vec![],
             rollups,
             receipt: None,
-        };
+        }
+    }
+
+    pub(crate) async fn commit(&self, batch: Append) {
         let appended = self.store.append(vec![batch]).await;
         assert_eq!(appended, [Appended::Committed]);
     }
@@ -304,7 +313,8 @@ impl Journal {
         let draft = control_plane_domain::control::participant_seen(id, SystemClock.now());
         let expected_seq = self.run.last_seq;
         let entry = self.entry_of(draft);
-        self.write(expected_seq, vec![entry]).await;
+        let batch = self.holding(expected_seq, vec![entry]);
+        self.commit(batch).await;
     }
 
     /// Fails the run.
