@@ -122,6 +122,14 @@ pub struct Waiting {
     pub created_at: Timestamp,
 }
 
+/// Runs that are not counted yet.
+#[derive(Debug, Default)]
+pub(crate) struct Missing {
+    /// They are over, and their logs are short.
+    pub(crate) small: Vec<RunId>,
+    pub(crate) others: Vec<RunId>,
+}
+
 impl Store {
     /// The sums of these figures over a period, one for each bucket of it and each subject.
     ///
@@ -189,15 +197,21 @@ impl Store {
 
     /// Counts some of the runs that an older version has recorded; `false` when there are no more.
     pub async fn rollups_catch_up(&self) -> Result<bool> {
-        let missing = read!(self, rollups::missing())?;
-        for id in &missing {
-            let id = *id;
+        let Missing { small, others } = read!(self, rollups::missing())?;
+        let more = !small.is_empty() || !others.is_empty();
+        if !small.is_empty() {
+            self.task(
+                move |store: Self| async move { change!(store, rollups::catch_up_small(&small)) },
+            )
+            .await?;
+        }
+        for id in others {
             self.task(
                 move |store: Self| async move { change!(store, rollups::catch_up(id)).map(drop) },
             )
             .await?;
         }
-        Ok(!missing.is_empty())
+        Ok(more)
     }
 }
 

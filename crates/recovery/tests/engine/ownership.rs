@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
-use control_plane_domain::rollup::Rollups;
+use control_plane_domain::rollup::{self, Fact, Figures, Filing, Rollups, Sign};
 use control_plane_domain::run::RunMode;
 use control_plane_domain::{
-    Clock, Run, RunId, RunState, Session, SessionId, SessionState, SystemClock, Timestamp, control,
+    CanonicalEvent, Clock, Run, RunId, RunState, Session, SessionId, SessionState, SystemClock,
+    Timestamp, control,
 };
 use control_plane_recovery::{Config, Engine};
 use control_plane_storage::model::{Append, Created, LogEntry, NewRun};
@@ -204,6 +205,13 @@ async fn leave_in_binding(
         entries.push(next);
     }
     metrics.event_count = run.last_seq;
+    let mut figures = Figures::default();
+    for entry in &entries {
+        let event: CanonicalEvent = serde_json::from_slice(&entry.body).unwrap();
+        rollup::event(&mut figures, &Fact::from(&event), run.created_at);
+    }
+    let mut rollups = Rollups::default();
+    rollups.file(&Filing::of(&run), &figures, Sign::Plus);
     let id = run.id;
     let batch = Append {
         lease,
@@ -218,7 +226,7 @@ async fn leave_in_binding(
         metrics,
         artifacts: Vec::new(),
         inbox_used: Vec::new(),
-        rollups: Rollups::default(),
+        rollups,
         receipt: None,
     };
     // The record's store is closed by now, and this one is another owner's in name only.

@@ -3,9 +3,11 @@
 //! The feed's row is locked before the first sum is touched, by every writer: so they never wait for
 //! each other at the sums, and never in a circle.
 
+use std::collections::HashMap;
+
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::rollup::{self, Amount, Fact, Figures, Filing, Key, Rollups, Sign};
-use control_plane_domain::{Run, RunId, Seq, Timestamp};
+use control_plane_domain::{EventType, Run, RunId, RunState, Seq, Timestamp};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
@@ -13,17 +15,19 @@ use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde_json::{Map, Value};
 
 use super::runs::RunRow;
-use super::schema::{rollups, run_events_canonical as events, runs};
+use super::schema::{rollups, run_events_canonical as events, run_metrics, runs};
 use super::{Connection, derived, dialect, events as event_queries};
 use crate::error::Result;
 use crate::model::NewRun;
-use crate::rollups::{FilingFilter, Period, SourceSum, Sum, Total, Waiting};
+use crate::rollups::{FilingFilter, Missing, Period, SourceSum, Sum, Total, Waiting};
 use crate::types::DbUuid;
 
 /// Events of a page that is counted.
 const PAGE: i64 = 2000;
 /// Most runs in one answer of those that are not counted yet.
-const MAX_MISSING: i64 = 100;
+const MAX_MISSING: i64 = 200;
+/// Most events of runs that are counted together.
+const MAX_EVENTS: i64 = 10 * PAGE;
 
 /// A sum that changes.
 #[derive(Debug, Clone, PartialEq, Insertable, serde::Serialize)]
@@ -217,16 +221,94 @@ pub(crate) async fn catch_up(conn: &mut Connection, id: RunId) -> Result<bool> {
     .await
 }
 
+/// Counts runs that are over and have short logs, all at once: who has a hundred thousand of them does
+/// not want to wait for each. Those that somebody else has counted meanwhile are left alone.
+pub(crate) async fn catch_up_small(conn: &mut Connection, ids: &[RunId]) -> Result<()> {
+    let ids: Vec<DbUuid> = ids.iter().map(|id| DbUuid(id.0)).collect();
+    conn.transaction(async |conn| {
+        let target = runs::table
+            .filter(runs::id.eq_any(&ids))
+            .filter(runs::rolled_up.eq(false))
+            .filter(runs::last_event_seq.le(PAGE));
+        let rows: Vec<RunRow> = diesel::update(target)
+            .set(runs::rolled_up.eq(Some(true)))
+            .returning(RunRow::as_returning())
+            .get_results(conn)
+            .await?;
+        let mut counted: HashMap<RunId, (Run, Figures)> = HashMap::new();
+        for row in rows {
+            let run = Run::try_from(row)?;
+            counted.insert(run.id, (run, Figures::default()));
+        }
+        let ids: Vec<DbUuid> = counted.keys().map(|id| DbUuid(id.0)).collect();
+        count_small(conn, &ids, &mut counted).await?;
+        let metrics: Vec<derived::MetricsRow> = run_metrics::table
+            .filter(run_metrics::run_id.eq_any(&ids))
+            .select(derived::MetricsRow::as_select())
+            .load(conn)
+            .await?;
+        let mut metrics: HashMap<RunId, RunMetrics> = metrics
+            .into_iter()
+            .map(RunMetrics::from)
+            .map(|metrics| (metrics.run_id, metrics))
+            .collect();
+        let mut changes = Rollups::default();
+        for (id, (run, mut figures)) in counted {
+            let metrics = metrics.remove(&id).unwrap_or_else(|| RunMetrics::empty(id));
+            figures.merge(&rollup::standing(&run, &metrics));
+            changes.file(&Filing::of(&run), &figures, Sign::Plus);
+        }
+        apply(conn, &changes).await
+    })
+    .await
+}
+
+async fn count_small(
+    conn: &mut Connection,
+    ids: &[DbUuid],
+    counted: &mut HashMap<RunId, (Run, Figures)>,
+) -> Result<()> {
+    type Row = (DbUuid, Timestamp, String, Option<String>, String);
+    let types = EventType::ALL.iter().filter(|event_type| Fact::counts(**event_type));
+    let types: Vec<&str> = types.map(|event_type| event_type.as_str()).collect();
+    let rows: Vec<Row> = events::table
+        .filter(events::run_id.eq_any(ids))
+        .filter(events::event_type.eq_any(types))
+        .select((events::run_id, events::ts, events::event_type, events::subject_id, events::body))
+        .load(conn)
+        .await?;
+    for (id, ts, event_type, subject, body) in rows {
+        let Ok(event_type) = event_type.parse() else { continue };
+        let Some(data) = data_of(&body) else { continue };
+        if let Some((run, figures)) = counted.get_mut(&RunId(id.0)) {
+            let fact = Fact { event_type, ts, subject: subject.as_deref(), data: &data };
+            rollup::event(figures, &fact, run.created_at);
+        }
+    }
+    Ok(())
+}
+
 /// Some runs that an older version has recorded, and nobody has counted yet.
-pub(crate) async fn missing(conn: &mut Connection) -> Result<Vec<RunId>> {
-    let ids: Vec<DbUuid> = runs::table
+pub(crate) async fn missing(conn: &mut Connection) -> Result<Missing> {
+    let rows: Vec<(DbUuid, String, i64)> = runs::table
         .filter(runs::rolled_up.eq(false))
         .order(runs::id.asc())
         .limit(MAX_MISSING)
-        .select(runs::id)
+        .select((runs::id, runs::status, runs::last_event_seq))
         .load(conn)
         .await?;
-    Ok(ids.into_iter().map(|id| RunId(id.0)).collect())
+    let mut missing = Missing::default();
+    let mut events = 0;
+    for (id, status, last) in rows {
+        let over = status.parse::<RunState>().is_ok_and(RunState::is_terminal);
+        if over && last <= PAGE && events + last <= MAX_EVENTS {
+            events += last;
+            missing.small.push(RunId(id.0));
+        } else {
+            missing.others.push(RunId(id.0));
+        }
+    }
+    Ok(missing)
 }
 
 /// The sums of some figures over a period, where runs are filed as the filter says.
