@@ -27,17 +27,17 @@ pub(crate) async fn compare(
     let [left, right] = ids(&fields)?;
     let left = find(&context.store, left).await?;
     let right = find(&context.store, right).await?;
-    let (left, right) = (
-        compare::read(&context.store, left).await?,
-        compare::read(&context.store, right).await?,
-    );
+    let (left, right) =
+        (compare::read(&context.store, left).await?, compare::read(&context.store, right).await?);
     // Long runs take a while, and the thread is also others'.
     let comparing =
         context.executor.spawn_blocking(move || serde_json::to_vec(&compare::runs(&left, &right)));
     let body = comparing
         .await
         .map_err(|error| ApiError::Internal(format!("the comparison ended early: {error}")))?
-        .map_err(|error| ApiError::Internal(format!("the comparison cannot be written: {error}")))?;
+        .map_err(|error| {
+            ApiError::Internal(format!("the comparison cannot be written: {error}"))
+        })?;
     Ok(HttpResponse::Created().content_type("application/json").body(body))
 }
 

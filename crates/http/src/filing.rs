@@ -69,7 +69,8 @@ fn check_context(fields: &Map<String, Value>) -> Result<(), ApiError> {
 /// How the run was posted, without what was this run's alone. The secrets are those that are
 /// stored, not what clients see of them.
 fn again(run: &Run, tags: Option<&Value>) -> Result<RunDescriptor, ApiError> {
-    let refuse = |why: &str| Err(ApiError::BadRequest(format!("run {} cannot be cloned: {why}", run.id)));
+    let refuse =
+        |why: &str| Err(ApiError::BadRequest(format!("run {} cannot be cloned: {why}", run.id)));
     let Some(Value::Object(stored)) = run.metadata.get("executionRequest") else {
         return refuse("it has no executionRequest");
     };
@@ -97,9 +98,8 @@ fn again(run: &Run, tags: Option<&Value>) -> Result<RunDescriptor, ApiError> {
         }
     }
     RunDescriptor::parse(&Value::Object(request)).map_err(|Faults(faults)| {
-        let (given, stored): (Vec<_>, Vec<_>) = faults
-            .iter()
-            .partition(|fault| tags.is_some() && fault.starts_with("execution.tags"));
+        let (given, stored): (Vec<_>, Vec<_>) =
+            faults.iter().partition(|fault| tags.is_some() && fault.starts_with("execution.tags"));
         if given.is_empty() {
             let stored: Vec<&str> = stored.into_iter().map(String::as_str).collect();
             let stored = stored.join("; ");

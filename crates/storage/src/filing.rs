@@ -62,8 +62,7 @@ pub(crate) fn keeping_mark(tags: &[String], stored: &Value) -> Value {
 }
 
 fn has_mark(tags: &Value) -> bool {
-    tags.as_array()
-        .is_some_and(|tags| tags.iter().any(|tag| tag.as_str() == Some(ARCHIVED_TAG)))
+    tags.as_array().is_some_and(|tags| tags.iter().any(|tag| tag.as_str() == Some(ARCHIVED_TAG)))
 }
 
 #[cfg(test)]

@@ -83,7 +83,10 @@ fn other_tags_stand_in_for_the_runs_own() {
 fn a_clone_of_a_session_that_was_found_was_not_found() {
     let found = json!({ "source": "session-discovery", "discoveredAt": "x", "initiator": "alice" });
     let clone = again(&run(request(found)), None).unwrap();
-    assert_eq!(clone.session.metadata.unwrap(), *json!({ "initiator": "alice" }).as_object().unwrap());
+    assert_eq!(
+        clone.session.metadata.unwrap(),
+        *json!({ "initiator": "alice" }).as_object().unwrap()
+    );
     let posted = again(&run(request(json!({ "source": "playground" }))), None).unwrap();
     assert_eq!(posted.metadata_text("source"), Some("playground"));
 }
@@ -92,14 +95,18 @@ fn a_clone_of_a_session_that_was_found_was_not_found() {
 fn what_cannot_be_posted_again_is_refused() {
     let mut nameless = request(json!({}));
     nameless["session"]["participants"] = json!([]);
-    let masked = request(json!({ "cancelCallback": { "url": "https://a.example/", "bearer": MASK } }));
+    let masked =
+        request(json!({ "cancelCallback": { "url": "https://a.example/", "bearer": MASK } }));
     for (stored, words) in [
         (Value::Null, "it has no executionRequest"),
         (nameless, "session.participants must contain at least 1"),
         (masked, "the secret of its cancelCallback is not known here"),
     ] {
         let refused = again(&run(stored), None).unwrap_err();
-        assert!(matches!(&refused, ApiError::BadRequest(text) if text.contains(words)), "{refused}");
+        assert!(
+            matches!(&refused, ApiError::BadRequest(text) if text.contains(words)),
+            "{refused}"
+        );
     }
 }
 

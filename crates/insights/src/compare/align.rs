@@ -30,6 +30,9 @@ pub(super) struct Aligned {
 /// What is one sequence.
 type Slot<'a> = (&'a Kind, Option<&'a str>, Option<usize>);
 
+/// The steps of one slot in one story, with their places.
+type Told<'a> = Vec<(usize, &'a Step)>;
+
 /// A step, as far as its sequence cares.
 struct Said {
     place: usize,
@@ -41,7 +44,8 @@ struct Said {
 
 impl Said {
     fn new((place, step): (usize, &Step)) -> Self {
-        let mut said = Self { place, whole: step.message_type.clone(), gist: step.message_type.clone() };
+        let mut said =
+            Self { place, whole: step.message_type.clone(), gist: step.message_type.clone() };
         for (name, field) in &step.fields {
             let part = format!("\n{name}: {}", field.mark());
             said.whole.push_str(&part);
@@ -55,7 +59,7 @@ impl Said {
 
 /// Aligns two stories.
 pub(super) fn align(left: &Story, right: &Story, proposals: &Pairing) -> Aligned {
-    let mut slots: BTreeMap<Slot<'_>, (Vec<(usize, &Step)>, Vec<(usize, &Step)>)> = BTreeMap::new();
+    let mut slots: BTreeMap<Slot<'_>, (Told<'_>, Told<'_>)> = BTreeMap::new();
     for (place, step) in left.steps.iter().enumerate() {
         let about = step.proposal.and_then(|proposal| proposals.left(proposal));
         slots.entry(slot(step, about)).or_default().0.push((place, step));
@@ -110,8 +114,7 @@ fn sequence(ours: &[Said], theirs: &[Said], aligned: &mut Aligned) {
         take(our, their);
         (ours, theirs) = (after, behind);
     }
-    while let (Some((our, before)), Some((their, ahead))) =
-        (ours.split_last(), theirs.split_last())
+    while let (Some((our, before)), Some((their, ahead))) = (ours.split_last(), theirs.split_last())
         && our.whole == their.whole
     {
         take(our, their);

@@ -220,10 +220,10 @@ pub fn runs(left: &Side, right: &Side) -> Comparison {
     let policy_diff = policy::compare(ours, theirs, &pairing);
     let participants_diff = participants(left, right);
     let signals_diff = signals(left, right);
-    let (tokens, figures) = (Pair::new(tokens(&left.metrics), tokens(&right.metrics)), Pair {
-        left: left.story.calls,
-        right: right.story.calls,
-    });
+    let (tokens, figures) = (
+        Pair::new(tokens(&left.metrics), tokens(&right.metrics)),
+        Pair { left: left.story.calls, right: right.story.calls },
+    );
     let status_match = left.run.state == right.run.state;
     let identical = found.is_empty()
         && status_match
@@ -320,8 +320,7 @@ fn side(side: &Side, tokens: Tokens) -> SideView {
 
 fn participants(left: &Side, right: &Side) -> ParticipantsDiff {
     let (left, right) = (&left.state.participants, &right.state.participants);
-    let mut diff =
-        ParticipantsDiff { added: Vec::new(), removed: Vec::new(), common: Vec::new() };
+    let mut diff = ParticipantsDiff { added: Vec::new(), removed: Vec::new(), common: Vec::new() };
     for one in right.iter().filter(|one| left.get(&one.participant_id).is_none()) {
         diff.added.push(one.participant_id.clone());
     }
@@ -364,12 +363,7 @@ fn view(difference: &Difference, left: &Side, right: &Side) -> DifferenceView {
     }
 }
 
-fn alignment(
-    aligned: &Aligned,
-    found: &[Difference],
-    left: &Side,
-    right: &Side,
-) -> AlignmentView {
+fn alignment(aligned: &Aligned, found: &[Difference], left: &Side, right: &Side) -> AlignmentView {
     let count = |change| found.iter().filter(|one| one.change == change).count();
     let changed = count(Change::Changed);
     AlignmentView {

@@ -247,7 +247,8 @@ impl Teller {
         if !message_id.is_empty() {
             self.known.messages.insert(message_id.to_owned());
         }
-        self.bytes += 256 + message_id.len() + fields.values().map(value::Field::size).sum::<usize>();
+        self.bytes +=
+            256 + message_id.len() + fields.values().map(value::Field::size).sum::<usize>();
         self.story.steps.push(Step {
             seq: event.seq,
             participant: sender.map(str::to_owned),
@@ -274,7 +275,8 @@ impl Teller {
         let (group, parts) = content(message_type, payload);
         let mut parts: Vec<String> = parts.into_iter().map(str::to_owned).collect();
         if parts.is_empty() {
-            parts = fields.iter().map(|(name, field)| format!("{name}: {}", field.mark())).collect();
+            parts =
+                fields.iter().map(|(name, field)| format!("{name}: {}", field.mark())).collect();
         }
         let label = match group {
             "handoff" => parts.join(" → "),
@@ -355,9 +357,7 @@ fn content<'a>(
     let (group, names): (_, &[&[&str]]) = match message_type {
         "ApprovalRequest" => ("approval", &[&["action"]]),
         "TaskRequest" => ("task", &[&["title"], &["instructions"]]),
-        "HandoffOffer" => {
-            ("handoff", &[&["scope"], &["targetParticipant", "target_participant"]])
-        }
+        "HandoffOffer" => ("handoff", &[&["scope"], &["targetParticipant", "target_participant"]]),
         _ if text(payload, &["option"]).is_some() => ("offer", &[&["option"]]),
         _ => ("offer", &[&["title"], &["summary"]]),
     };

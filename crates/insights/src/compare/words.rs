@@ -40,11 +40,16 @@ fn head(told: &Told<'_>, steps: usize) -> String {
     if told.identical {
         return format!("both runs took the same {}", count(steps, "step"));
     }
-    let more = told.found.iter().filter(|one| !one.wording_only).count().saturating_sub(1);
+    // What was committed is said at the end of the sentence.
+    let is_told = |one: &&Difference| !one.wording_only && !is_commitment(one, told);
+    let more = told.found.iter().filter(is_told).count().saturating_sub(1);
     match differences::first(told.found) {
         Some(first) if first.wording_only => {
             let reworded = told.found.len();
-            return format!("both runs took the same {}, {reworded} of them worded otherwise", count(steps, "step"));
+            return format!(
+                "both runs took the same {}, {reworded} of them worded otherwise",
+                count(steps, "step")
+            );
         }
         Some(first) => {
             let first = sentence(first, &told.left.story, &told.right.story);
@@ -69,13 +74,22 @@ fn head(told: &Told<'_>, steps: usize) -> String {
     }
 }
 
+fn is_commitment(one: &Difference, told: &Told<'_>) -> bool {
+    let step = one.left(&told.left.story).or_else(|| one.right(&told.right.story));
+    step.is_some_and(|step| step.kind == Kind::Commitment)
+}
+
 fn end(told: &Told<'_>) -> String {
     let decision = told.decision;
     let action = |action: &Option<String>| quote(action.as_deref().unwrap_or("resolved"));
     let (left, right) = (told.left.run.state.as_str(), told.right.run.state.as_str());
     match (decision.finalized.left, decision.finalized.right) {
-        (false, false) if left == right => format!("neither came to a decision, and both are {left}"),
-        (false, false) => format!("neither came to a decision, and the run is {right} instead of {left}"),
+        (false, false) if left == right => {
+            format!("neither came to a decision, and both are {left}")
+        }
+        (false, false) => {
+            format!("neither came to a decision, and the run is {right} instead of {left}")
+        }
         (true, false) => format!("the right run came to no decision and is {right}"),
         (false, true) => format!(
             "only the right run came to a decision, {} with outcome {}",
@@ -162,8 +176,9 @@ fn changed(
         Kind::Contribution => both("value").map_or_else(general, |(theirs, ours)| {
             format!("{who} contributed {} instead of {}", quote(&theirs), quote(&ours))
         }),
-        Kind::Commitment => committed(who, difference, (ours, left), (theirs, right))
-            .unwrap_or_else(general),
+        Kind::Commitment => {
+            committed(who, difference, (ours, left), (theirs, right)).unwrap_or_else(general)
+        }
         Kind::Start
         | Kind::Response
         | Kind::Withdrawal

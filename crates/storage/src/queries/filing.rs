@@ -49,9 +49,6 @@ pub(crate) async fn unarchive(conn: &mut Connection, id: RunId, now: Timestamp) 
 }
 
 async fn write_tags(conn: &mut Connection, id: RunId, tags: Value) -> Result<()> {
-    diesel::update(runs::table.find(DbUuid(id.0)))
-        .set(runs::tags.eq(tags))
-        .execute(conn)
-        .await?;
+    diesel::update(runs::table.find(DbUuid(id.0))).set(runs::tags.eq(tags)).execute(conn).await?;
     Ok(())
 }
