@@ -16,11 +16,11 @@ mod policy;
 mod read;
 mod report;
 mod story;
-#[cfg(test)]
-mod tests;
 mod value;
 mod words;
 
+pub use differences::Change;
+pub use policy::Tally;
 pub use read::{Side, read};
 pub use report::{Comparison, runs};
 pub use story::{Story, Teller};

@@ -7,13 +7,16 @@
 )]
 
 mod artifacts;
+mod batch;
 mod breaker;
+mod compare;
 mod completeness;
 mod compression;
 mod dashboard;
 mod delete;
 mod export;
 mod feed;
+mod filing;
 mod leaving;
 mod lifecycle;
 mod limits;

@@ -246,7 +246,8 @@ impl Journal {
         self.append_events(events).await;
     }
 
-    async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
+    /// Appends these events, in one commit.
+    pub(crate) async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
         let batch = self.batch(events);
         self.commit(batch).await;
     }

@@ -30,6 +30,9 @@ pub(super) struct Aligned {
 /// What is one sequence.
 type Slot<'a> = (&'a Kind, Option<&'a str>, Option<usize>);
 
+/// The steps of one slot in one story, with their places.
+type Told<'a> = Vec<(usize, &'a Step)>;
+
 /// A step, as far as its sequence cares.
 struct Said {
     place: usize,
@@ -56,7 +59,7 @@ impl Said {
 
 /// Aligns two stories.
 pub(super) fn align(left: &Story, right: &Story, proposals: &Pairing) -> Aligned {
-    let mut slots: BTreeMap<Slot<'_>, (Vec<(usize, &Step)>, Vec<(usize, &Step)>)> = BTreeMap::new();
+    let mut slots: BTreeMap<Slot<'_>, (Told<'_>, Told<'_>)> = BTreeMap::new();
     for (place, step) in left.steps.iter().enumerate() {
         let about = step.proposal.and_then(|proposal| proposals.left(proposal));
         slots.entry(slot(step, about)).or_default().0.push((place, step));

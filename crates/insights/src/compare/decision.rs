@@ -3,6 +3,7 @@
 use control_plane_projection::{Finding, Projection};
 use serde::Serialize;
 
+use super::differences;
 use super::pair::Pairing;
 use super::report::Pair;
 use super::story::{Kind, Story};
@@ -89,10 +90,7 @@ pub(super) fn compare(
     pairing: &Pairing,
 ) -> DecisionDiff {
     let (left, right) = (Decided::new(left, ours), Decided::new(right, theirs));
-    let chosen = (
-        left.proposal.and_then(|proposal| pairing.left(proposal)),
-        right.proposal.and_then(|proposal| pairing.right(proposal)),
-    );
+    let chosen = left.proposal.zip(right.proposal);
     let label =
         |story: &Story, index: Option<usize>| Some(story.proposals.get(index?)?.label.clone());
     let mut changed = Vec::new();
@@ -105,7 +103,8 @@ pub(super) fn compare(
     note("outcome", left.outcome != right.outcome);
     note("action", left.action != right.action);
     // Where one commitment is not named after its proposal, nothing is known.
-    note("proposal", matches!(chosen, (Some(ours), Some(theirs)) if ours != theirs));
+    let is_other = |(our, their)| differences::is_other((ours, our), (theirs, their), pairing);
+    note("proposal", chosen.is_some_and(is_other));
     note("confidence", left.confidence != right.confidence);
     note("reasons", left.reasons != right.reasons);
     let by = left.resolved_by.as_ref().zip(right.resolved_by.as_ref());

@@ -52,6 +52,20 @@ pub(super) fn participant<'a>(left: Option<&'a Step>, right: Option<&'a Step>) -
     }
 }
 
+/// Whether two proposals are neither a pair nor of the same content, as one that was made twice.
+pub(super) fn is_other(
+    (left, our): (&Story, usize),
+    (right, their): (&Story, usize),
+    pairing: &Pairing,
+) -> bool {
+    let content = |story: &Story, index: usize| {
+        let proposal = story.proposals.get(index)?;
+        Some((proposal.group, proposal.content)).filter(|(group, _)| !group.is_empty())
+    };
+    pairing.left(our) != pairing.right(their)
+        && content(left, our).is_none_or(|ours| content(right, their) != Some(ours))
+}
+
 /// The first that is more than a matter of words; of none, the first.
 pub(super) fn first(found: &[Difference]) -> Option<&Difference> {
     found.iter().find(|one| !one.wording_only).or_else(|| found.first())
@@ -93,7 +107,7 @@ pub(super) fn find(
             continue;
         };
         let Some(other) = right.steps.get(there) else { continue };
-        let fields = changed_fields(step, other, pairing);
+        let fields = changed_fields((left, step), (right, other), pairing);
         if !fields.is_empty() {
             let wording_only = fields.iter().all(|name| is_wording(name));
             let changed = alone(Change::Changed, Some(place), Some(there));
@@ -144,7 +158,11 @@ fn key(difference: &Difference, left: &Story, right: &Story) -> impl Ord + use<>
 }
 
 /// The names of what differs in two steps that belong together.
-fn changed_fields(left: &Step, right: &Step, pairing: &Pairing) -> Vec<String> {
+fn changed_fields(
+    (ours, left): (&Story, &Step),
+    (theirs, right): (&Story, &Step),
+    pairing: &Pairing,
+) -> Vec<String> {
     let mut names: Vec<&str> = Vec::new();
     if left.message_type != right.message_type {
         names.push("messageType");
@@ -155,15 +173,16 @@ fn changed_fields(left: &Step, right: &Step, pairing: &Pairing) -> Vec<String> {
         if by.is_some_and(|(left, right)| left != right) {
             names.push("participant");
         }
-        let ours = left.proposal.and_then(|proposal| pairing.left(proposal));
-        let theirs = right.proposal.and_then(|proposal| pairing.right(proposal));
-        if ours.zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
+        let about = left.proposal.zip(right.proposal);
+        if about.is_some_and(|(our, their)| is_other((ours, our), (theirs, their), pairing)) {
             names.push("proposal");
         }
     }
-    let ours = left.supersedes.and_then(|proposal| pairing.left(proposal));
-    let theirs = right.supersedes.and_then(|proposal| pairing.right(proposal));
-    if ours != theirs {
+    let replaces_another = match (left.supersedes, right.supersedes) {
+        (Some(our), Some(their)) => is_other((ours, our), (theirs, their), pairing),
+        (our, their) => our != their,
+    };
+    if replaces_another {
         names.push("supersedes");
     }
     let all = left

@@ -40,7 +40,9 @@ fn head(told: &Told<'_>, steps: usize) -> String {
     if told.identical {
         return format!("both runs took the same {}", count(steps, "step"));
     }
-    let more = told.found.iter().filter(|one| !one.wording_only).count().saturating_sub(1);
+    // What was committed is said at the end of the sentence.
+    let is_told = |one: &&Difference| !one.wording_only && !is_commitment(one, told);
+    let more = told.found.iter().filter(is_told).count().saturating_sub(1);
     match differences::first(told.found) {
         Some(first) if first.wording_only => {
             let reworded = told.found.len();
@@ -70,6 +72,11 @@ fn head(told: &Told<'_>, steps: usize) -> String {
     } else {
         same
     }
+}
+
+fn is_commitment(one: &Difference, told: &Told<'_>) -> bool {
+    let step = one.left(&told.left.story).or_else(|| one.right(&told.right.story));
+    step.is_some_and(|step| step.kind == Kind::Commitment)
 }
 
 fn end(told: &Told<'_>) -> String {

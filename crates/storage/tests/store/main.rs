@@ -40,6 +40,7 @@ mod falling;
 mod feed;
 mod feed_follow;
 mod feed_property;
+mod filing;
 mod follow;
 mod hints;
 mod imports;
