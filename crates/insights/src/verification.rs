@@ -251,6 +251,9 @@ fn receipt_source(hash: &str, text: &str, view: &receipt::View, facts: &Facts) -
     if member("session_id").as_deref() != session {
         return source(Check::CannotVerify, "the receipt is of another session".into());
     }
+    if member("mode").is_some_and(|mode| mode != facts.mode) {
+        return source(Check::CannotVerify, "the receipt is of another mode".into());
+    }
     let alone = matches!(facts.decided, Decided::Attested(_));
     let differs = claimed.as_deref() != Some(hash);
     match view.integrity {

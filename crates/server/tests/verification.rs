@@ -110,7 +110,6 @@ async fn with_a_runtime_that_signs_every_mode_is_attested_and_the_sdk_agrees() {
 
         let cases = all_modes(&stage, &cast).await;
 
-        std::fs::write("/tmp/verify-out-modes.json", json!(cases).to_string()).unwrap(); // TEMPORARY
         let (multi_round, standard) = cases.split_last().unwrap();
         for case in standard {
             let answer = &case["verification"];
@@ -193,7 +192,6 @@ async fn decisions_that_replace_each_other_are_followed_both_ways() {
             "/tmp/verify-out-lineage.json",
             json!([of_first, of_second, of_third]).to_string(),
         )
-        .unwrap(); // TEMPORARY
         let links = |lineage: &Value, way: &str| -> Vec<Value> {
             let links = lineage[way].as_array().unwrap().iter();
             links.map(|it| json!([it["depth"], it["runId"], it["check"]])).collect()
@@ -212,7 +210,6 @@ async fn decisions_that_replace_each_other_are_followed_both_ways() {
         let of = async |run| verification(&stage, run).await;
         let (of_first, of_second) = (of(first).await, of(second).await);
         std::fs::write("/tmp/verify-out-mismatch.json", json!([of_first, of_second]).to_string())
-            .unwrap(); // TEMPORARY
         assert_eq!(of_first["status"], "verified", "{of_first:#}");
         assert_eq!(of_first["sources"][1]["kind"], "supersedes");
         assert_eq!(of_second["status"], "mismatch", "{of_second:#}");
