@@ -36,6 +36,7 @@ mod server;
 mod stream;
 mod tickets;
 mod traces;
+mod verification;
 mod views;
 
 pub use context::{ApiContext, Parts, Settings};

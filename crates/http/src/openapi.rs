@@ -9,7 +9,7 @@ use utoipa::{Modify, OpenApi};
 use crate::{
     admin, artifacts, batch, compare, completeness, dashboard, deletion, diagnosis, error, events,
     export, filing, health, import, launch, lifecycle, removed, replay, runs, runtime, stream,
-    tickets, traces,
+    tickets, traces, verification,
 };
 
 /// The document.
@@ -59,6 +59,8 @@ use crate::{
         artifacts::delete,
         export::export,
         export::export_stream,
+        verification::verification,
+        verification::lineage,
         runs::rebuild,
         filing::messages,
         removed::messages,

@@ -15,7 +15,7 @@ use crate::error::ApiError;
 use crate::{
     admin, artifacts, auth, batch, body, compare, completeness, dashboard, deletion, diagnosis,
     events, export, filing, health, import, launch, lifecycle, removed, replay, runs, runtime,
-    stream, tickets, traces,
+    stream, tickets, traces, verification,
 };
 
 /// Who may call a route.
@@ -107,6 +107,8 @@ pub(crate) const ROUTES: &[Entry] = &[
     delete("/runs/{id}/artifacts/{artifactId}", || web::delete().to(artifacts::delete)),
     get("/runs/{id}/export", Access::Key, || web::get().to(export::export)).packed(),
     get("/runs/{id}/export/stream", Access::Key, || web::get().to(export::export_stream)).packed(),
+    get("/runs/{id}/verification", Access::Key, || web::get().to(verification::verification)),
+    get("/runs/{id}/lineage", Access::Key, || web::get().to(verification::lineage)),
     post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),
     get("/runs/{id}/messages", Access::Key, || web::get().to(filing::messages)),
     post("/runs/{id}/messages", || web::post().to(removed::messages)),

@@ -27,4 +27,5 @@ mod runs;
 mod stream;
 mod support;
 mod tickets;
+mod verification;
 mod watchers;

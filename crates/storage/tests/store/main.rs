@@ -51,6 +51,7 @@ mod loading;
 mod only_sqlite;
 mod ownership;
 mod poison;
+mod receipts;
 mod rollups;
 mod server;
 mod signals;
