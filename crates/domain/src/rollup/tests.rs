@@ -38,6 +38,7 @@ fn run() -> Run {
         updated_at: at(0),
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     }
 }
 

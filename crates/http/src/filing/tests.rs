@@ -33,6 +33,7 @@ fn run(request: Value) -> Run {
         updated_at: at,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     }
 }
 

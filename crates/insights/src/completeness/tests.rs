@@ -50,6 +50,7 @@ fn whole() -> Facts {
         updated_at: at(10),
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let ending = Ending {
         settled_by: Some(SettledBy::Commitment),

@@ -245,6 +245,7 @@ fn records(talk: &Talk, dress: &Dress) -> (Run, Session) {
         updated_at: created_at,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: id,
