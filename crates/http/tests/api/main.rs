@@ -10,6 +10,7 @@ mod breaker;
 mod compression;
 mod delete;
 mod feed;
+mod imports;
 mod leaving;
 mod lifecycle;
 mod limits;

@@ -213,3 +213,6 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

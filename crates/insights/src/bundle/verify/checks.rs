@@ -4,7 +4,8 @@ use control_plane_domain::RunId;
 use control_plane_domain::metrics::RunMetrics;
 
 use super::super::format::{End, Manifest, ManifestFault, Part, PartHash, Sum, Truncated};
-use super::super::read::{Place, ReadFault, Shape};
+use super::super::read::{Place, ReadFault};
+use super::super::write::Shape;
 use super::log::parse_hash;
 use super::marks::{Difference, difference};
 use super::report::{Check, Faults, Report, Verdict};
