@@ -9,6 +9,7 @@
 mod breaker;
 mod compression;
 mod delete;
+mod export;
 mod feed;
 mod imports;
 mod leaving;

@@ -179,7 +179,7 @@ pub(crate) struct Journal {
     store: Store,
     lease: Lease,
     run: Run,
-    session: Session,
+    pub(crate) session: Session,
     chain: ChainHash,
     /// How much later than now its events are.
     ahead: TimeDelta,
@@ -238,9 +238,15 @@ impl Journal {
     }
 
     async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
+        let batch = self.batch(events);
+        self.commit(batch).await;
+    }
+
+    /// A commit of these events, which is to be made before the next one.
+    pub(crate) fn batch(&mut self, events: Vec<(EventType, Value)>) -> Append {
         let expected_seq = self.run.last_seq;
         let entries = events.into_iter().map(|(kind, data)| self.entry(kind, data)).collect();
-        let batch = Append {
+        Append {
             lease: self.lease,
             expected_seq,
             run: self.run.clone(),
@@ -253,7 +259,10 @@ impl Journal {
             metrics: RunMetrics::empty(self.run.id),
             artifacts: vec![],
             inbox_used: vec![],
-        };
+        }
+    }
+
+    pub(crate) async fn commit(&self, batch: Append) {
         let appended = self.store.append(vec![batch]).await;
         assert_eq!(appended, [Appended::Committed]);
     }

@@ -35,6 +35,7 @@ mod create;
 mod delete;
 mod discovery;
 mod duties;
+mod export;
 mod falling;
 mod feed;
 mod feed_follow;

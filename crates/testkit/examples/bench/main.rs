@@ -13,6 +13,7 @@ use control_plane_testkit::process::ServerProcess;
 use control_plane_testkit::runtime::{OBSERVER_TOKEN, RuntimeProcess};
 use serde_json::json;
 
+mod export;
 mod fanout;
 mod idle;
 mod ingest;
@@ -24,7 +25,7 @@ mod swarm;
 
 use fanout::Load;
 
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 13] = [
     "ingest",
     "latency",
     "rapid",
@@ -34,6 +35,7 @@ const SCENARIOS: [&str; 12] = [
     "idle_memory",
     "idle_streams",
     "replay_state",
+    "export",
     "sessions",
     "quiet_runs",
     "reattach",
@@ -83,6 +85,15 @@ async fn main() -> Result<()> {
             let (median, slowest) = replay::measure(kind, size).await?;
             report("replay_state_p50", median, "ms", kind);
             report("replay_state_max", slowest, "ms", kind);
+        }
+        if is_wanted("export") {
+            for figures in export::measure(kind, size).await? {
+                let of = |name: &str| format!("export_{}_{name}", figures.shape);
+                report(&of("first_byte"), figures.first_byte_ms, "ms", kind);
+                report(&of("whole"), figures.seconds, "s", kind);
+                report(&of("rate"), figures.megabytes_per_second, "MB/s", kind);
+                report(&of("memory"), figures.memory, "MiB", kind);
+            }
         }
         if is_wanted("sessions") {
             let (sessions, seconds) = many::heard(kind, size).await?;
