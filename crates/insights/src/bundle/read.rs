@@ -124,7 +124,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// [`ReadFault`]: there is no going on then.
-    pub fn next(&mut self) -> Result<Option<Piece<'_>>, ReadFault> {
+    pub fn piece(&mut self) -> Result<Option<Piece<'_>>, ReadFault> {
         let mut found = Found::Nothing;
         while matches!(found, Found::Nothing) && self.next != Next::Done {
             let before = self.next;

@@ -227,6 +227,7 @@ fn subject() -> (Run, Session) {
         updated_at: now,
         archived_at: None,
         parked_reason: None,
+        imported_at: None,
     };
     let session = Session {
         run_id: run.id,
