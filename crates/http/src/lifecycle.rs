@@ -29,6 +29,7 @@ type Who = web::ReqData<Caller>;
         (status = 400, body = ErrorBody, description = "The run's metadata hold neither `cancelCallback` nor `cancellationDelegated`"),
         (status = 403, body = ErrorBody, description = "The runtime does not let us; the run goes on"),
         (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "The run was imported: it is only read here"),
         (status = 502, body = ErrorBody, description = "The callback failed or refused; the run goes on"),
         (status = 503, body = ErrorBody, description = "The runtime, or the run's owner, cannot be reached"),
     )
@@ -58,6 +59,7 @@ pub(crate) async fn cancel(
         (status = 400, body = ErrorBody, description = "The run is not running"),
         (status = 403, body = ErrorBody, description = "The runtime does not let us; the run goes on"),
         (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "The run was imported: it is only read here"),
         (status = 503, body = ErrorBody, description = "The runtime, or the run's owner, cannot be reached"),
     )
 )]
@@ -85,6 +87,7 @@ pub(crate) async fn suspend(
         (status = 400, body = ErrorBody, description = "The run is not suspended"),
         (status = 403, body = ErrorBody, description = "The runtime does not let us; the run stays suspended"),
         (status = 404, body = ErrorBody),
+        (status = 409, body = ErrorBody, description = "The run was imported: it is only read here"),
         (status = 503, body = ErrorBody, description = "The runtime, or the run's owner, cannot be reached"),
     )
 )]

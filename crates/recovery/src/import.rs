@@ -160,7 +160,7 @@ impl Pages {
     fn send(mut self, input: impl BufRead, verified: ChainHash) -> io::Result<Sent> {
         let mut reader = Reader::new(input);
         loop {
-            let done = match reader.next() {
+            let done = match reader.piece() {
                 Ok(Some(piece)) => self.take(piece),
                 Ok(None) => break,
                 Err(ReadFault::Io(error)) => return Err(error),
@@ -195,7 +195,13 @@ impl Pages {
                 self.envelopes.push(raw);
             }
             // The only other list.
-            _ => {
+            Part::Artifacts
+            | Part::Run
+            | Part::Session
+            | Part::Projection
+            | Part::Metrics
+            | Part::ExportedAt
+            | Part::Truncated => {
                 let artifact: ArtifactRecord =
                     serde_json::from_slice(text).map_err(|_fault| other())?;
                 self.artifacts.push(Artifact::from(artifact));

@@ -17,6 +17,7 @@ mod delete;
 mod export;
 mod feed;
 mod filing;
+mod imports;
 mod leaving;
 mod lifecycle;
 mod limits;

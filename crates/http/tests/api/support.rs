@@ -391,7 +391,7 @@ fn data_of(event_type: EventType) -> Value {
     }
 }
 
-fn records(body: &RunDescriptor) -> (Run, Session) {
+pub(crate) fn records(body: &RunDescriptor) -> (Run, Session) {
     let now = SystemClock.now();
     let session_id = SessionId::random();
     let run = Run {

@@ -8,15 +8,7 @@ use std::io::{self, BufRead};
 
 use super::format::{END_LINE, EVENT_LINE, HEADER_LINE, MANIFEST_LINE, Part, RAW_LINE};
 use super::scan::{Scanner, Stuck};
-
-/// How a bundle is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// One JSON object.
-    Json,
-    /// One line per item.
-    Lines,
-}
+use super::write::Shape;
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +124,7 @@ impl<R: BufRead> Reader<R> {
     ///
     /// # Errors
     /// [`ReadFault`]: there is no going on then.
-    pub fn next(&mut self) -> Result<Option<Piece<'_>>, ReadFault> {
+    pub fn piece(&mut self) -> Result<Option<Piece<'_>>, ReadFault> {
         let mut found = Found::Nothing;
         while matches!(found, Found::Nothing) && self.next != Next::Done {
             let before = self.next;

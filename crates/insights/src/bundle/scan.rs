@@ -22,13 +22,14 @@ pub(super) enum Stuck {
 
 impl From<io::Error> for Stuck {
     fn from(error: io::Error) -> Self {
-        match error.kind() {
-            // What a decompressor says of a file that was cut, and of one that was damaged.
-            io::ErrorKind::UnexpectedEof => Self::Ended,
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
-                Self::Unexpected(format!("the compressed data is damaged: {error}"))
-            }
-            _ => Self::Io(error),
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        // What a decompressor says of a file that was cut, and of one that was damaged.
+        if error.kind() == UnexpectedEof {
+            Self::Ended
+        } else if [InvalidData, InvalidInput].contains(&error.kind()) {
+            Self::Unexpected(format!("the compressed data is damaged: {error}"))
+        } else {
+            Self::Io(error)
         }
     }
 }

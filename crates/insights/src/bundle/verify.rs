@@ -79,7 +79,7 @@ fn look(input: impl BufRead, options: &Options, from: Option<&Link>) -> io::Resu
     let mut reader = Reader::new(input);
     let mut found = Found::new(from);
     let broken = loop {
-        match reader.next() {
+        match reader.piece() {
             Ok(Some(piece)) => found.take(piece),
             Ok(None) => break None,
             Err(ReadFault::Io(error)) => return Err(error),
@@ -213,3 +213,6 @@ impl Found {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

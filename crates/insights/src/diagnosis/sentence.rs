@@ -22,7 +22,7 @@ fn main_clause(diagnosis: &Diagnosis, now: Timestamp) -> String {
     match diagnosis.condition {
         Condition::Finished => finished(diagnosis),
         Condition::Imported => format!(
-            "Imported{since}: another server recorded it, and when it was exported it was {}",
+            "Imported: another server recorded it, and it was {} when it was exported",
             diagnosis.status
         ),
         Condition::Parked => {

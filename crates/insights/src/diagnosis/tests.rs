@@ -256,6 +256,21 @@ fn a_parked_run_gives_its_reason() {
 }
 
 #[test]
+fn a_run_that_was_imported_before_its_end_is_followed_by_nobody() {
+    let mut facts = facts(DECISION).running(&["alice"]);
+    facts.run.imported_at = Some(at(100));
+
+    let diagnosis = diagnose(&facts);
+
+    assert_eq!((diagnosis.condition, diagnosis.since), (Condition::Imported, Some(at(100))));
+    assert_eq!(diagnosis.silent_for_ms, None);
+    assert_eq!(
+        diagnosis.summary,
+        "Imported: another server recorded it, and it was running when it was exported."
+    );
+}
+
+#[test]
 fn a_run_whose_instance_is_gone_says_so_before_all_else() {
     let mut facts = facts(DECISION).running(&["alice"]);
     facts.session_mut().disconnected_at = Some(at(4));

@@ -11,6 +11,7 @@
 mod support;
 
 mod database;
+mod import;
 mod inbox;
 mod odd;
 mod ownership;

@@ -75,6 +75,7 @@ fn every_fault_is_reported_at_once_with_its_value() {
         ("REPLAY_MAX_DELAY_MS", "-1"),
         ("STREAM_MAX_CONNECTIONS", "0"),
         ("STREAM_STALL_TIMEOUT_MS", "999"),
+        ("IMPORT_MAX_BYTES", "10"),
         ("STREAM_BACKOFF_BASE_MS", "500"),
         ("STREAM_BACKOFF_MAX_MS", "400"),
         ("CORS_ORIGIN", "http://a.example/path"),
@@ -93,6 +94,7 @@ fn every_fault_is_reported_at_once_with_its_value() {
         "REPLAY_MAX_DELAY_MS=\"-1\"",
         "STREAM_MAX_CONNECTIONS=\"0\"",
         "STREAM_STALL_TIMEOUT_MS=\"999\"",
+        "IMPORT_MAX_BYTES=\"10\"",
         "STREAM_BACKOFF_MAX_MS=\"400\"",
         "CORS_ORIGIN=\"http://a.example/path\"",
         "RUNTIME_KIND=\"java\"",
@@ -101,7 +103,7 @@ fn every_fault_is_reported_at_once_with_its_value() {
     ] {
         assert!(faults.iter().any(|fault| fault.starts_with(expected)), "{expected}: {faults:#?}");
     }
-    assert_eq!(faults.len(), 15, "{faults:#?}");
+    assert_eq!(faults.len(), 16, "{faults:#?}");
 }
 
 #[test]
@@ -143,6 +145,7 @@ fn what_is_set_arrives() {
         ("STREAM_MAX_CONNECTIONS", "300"),
         ("STREAM_MAX_CONNECTIONS_PER_KEY", "200"),
         ("STREAM_STALL_TIMEOUT_MS", "20000"),
+        ("IMPORT_MAX_BYTES", "4096"),
         ("RUNTIME_MAX_STREAMS_PER_CONNECTION", "5"),
         ("CORS_ORIGIN", "http://a.example, https://b.example"),
     ]) else {
@@ -160,6 +163,7 @@ fn what_is_set_arrives() {
     assert_eq!(config.http.replay_max_delay, Duration::ZERO);
     assert_eq!((config.http.max_streams, config.http.max_streams_per_key), (300, 200));
     assert_eq!(config.http.stall_timeout, Duration::from_secs(20));
+    assert_eq!(config.http.import_max_bytes, 4096);
     assert_eq!(config.runtime.max_streams_per_connection, 5);
     assert_eq!(config.http.cors_origins, ["http://a.example", "https://b.example"]);
 }

@@ -46,10 +46,14 @@ pub(super) async fn metrics(conn: &mut Connection, rows: Vec<MetricsRow>) -> Res
 }
 
 pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result<()> {
-    for row in rows {
-        diesel::insert_into(run_events_canonical::table).values(row).execute(conn).await?;
-    }
-    Ok(())
+    // In one piece of work: an import has a hundred thousand of them.
+    let work = conn.spawn_blocking(move |conn| {
+        rows.into_iter().try_for_each(|row| {
+            let insert = diesel::insert_into(run_events_canonical::table).values(row);
+            diesel::RunQueryDsl::execute(insert, conn).map(drop)
+        })
+    });
+    Ok(work.await?)
 }
 
 pub(super) async fn traces(conn: &mut Connection, rows: Vec<TraceRow>) -> Result<()> {
@@ -60,8 +64,11 @@ pub(super) async fn traces(conn: &mut Connection, rows: Vec<TraceRow>) -> Result
 }
 
 pub(super) async fn envelopes(conn: &mut Connection, rows: Vec<RawRow>) -> Result<()> {
-    for row in rows {
-        diesel::insert_into(run_events_raw::table).values(row).execute(conn).await?;
-    }
-    Ok(())
+    let work = conn.spawn_blocking(move |conn| {
+        rows.into_iter().try_for_each(|row| {
+            let insert = diesel::insert_into(run_events_raw::table).values(row);
+            diesel::RunQueryDsl::execute(insert, conn).map(drop)
+        })
+    });
+    Ok(work.await?)
 }

@@ -1,5 +1,7 @@
 //! A reader of bundles that shares nothing with the writer.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use control_plane_domain::event::ChainHash;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -40,7 +42,10 @@ fn of_value(value: &RawValue) -> Value {
 
 fn of_list(items: &[Box<RawValue>]) -> Value {
     let text: String = items.iter().map(|item| format!("{}\n", item.get())).collect();
-    json!({ "sha256": sha256(&text), "bytes": text.len(), "items": items.len() })
+    let marks: Vec<u8> =
+        items.iter().flat_map(|item| Sha256::digest(item.get()).into_iter().take(3)).collect();
+    let marks = STANDARD.encode(marks);
+    json!({ "sha256": sha256(&text), "bytes": text.len(), "items": items.len(), "marks": marks })
 }
 
 impl Bundle {

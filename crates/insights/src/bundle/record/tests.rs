@@ -136,6 +136,7 @@ fn a_run_is_read_back_without_its_secrets_and_keys() {
         updated_at: at(2),
         archived_at: Some(at(3000)),
         parked_reason: Some("why".to_owned()),
+        imported_at: Some(at(5)),
     };
 
     let text = serde_json::to_string(&RunRecord::from(&run)).unwrap();
@@ -146,6 +147,7 @@ fn a_run_is_read_back_without_its_secrets_and_keys() {
     let expected = Run {
         idempotency_key: None,
         request_hash: None,
+        imported_at: None,
         metadata: back.metadata.clone(),
         ..run.clone()
     };

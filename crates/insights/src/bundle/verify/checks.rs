@@ -4,7 +4,8 @@ use control_plane_domain::RunId;
 use control_plane_domain::metrics::RunMetrics;
 
 use super::super::format::{End, Manifest, ManifestFault, Part, PartHash, Sum, Truncated};
-use super::super::read::{Place, ReadFault, Shape};
+use super::super::read::{Place, ReadFault};
+use super::super::write::Shape;
 use super::log::parse_hash;
 use super::marks::{Difference, difference};
 use super::report::{Check, Faults, Report, Verdict};
@@ -164,6 +165,7 @@ fn part(found: &mut Found, part: Part, manifest: &Manifest) -> Option<Check> {
         (Some(_), Some(_)) => {}
     }
     Some(faults.check(part.as_str(), || match sum {
+        Some(Sum { items: Some(1), bytes, .. }) => format!("1 item, {bytes} bytes"),
         Some(Sum { items: Some(items), bytes, .. }) => format!("{items} items, {bytes} bytes"),
         Some(Sum { bytes, .. }) => format!("{bytes} bytes"),
         None => String::new(),
@@ -178,11 +180,8 @@ fn is_same(sum: &Sum, stated: &Sum) -> bool {
 
 /// Where a list differs from what was exported.
 fn changes(found: &Found, part: Part, list: &PartHash, stated: &Sum) -> String {
-    let first = match part {
-        // As the events are numbered, if they are.
-        Part::CanonicalEvents => found.log.first,
-        _ => None,
-    };
+    // As the events are numbered, if they are.
+    let first = found.log.first.filter(|_| part == Part::CanonicalEvents);
     let name = |index: usize| {
         let item = format!("{}[{index}]", part.as_str());
         let seq = first.zip(i64::try_from(index).ok()).map(|(first, index)| first + index);
