@@ -27,6 +27,7 @@ mod runtime;
 mod server;
 mod stream;
 mod tickets;
+mod verification;
 mod views;
 
 pub use context::{ApiContext, Parts, Settings};

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 
 use crate::{
     admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    runtime, stream, tickets, verification,
 };
 
 /// The document.
@@ -40,6 +40,8 @@ use crate::{
         replay::state,
         runs::metrics,
         diagnosis::diagnosis,
+        verification::verification,
+        verification::lineage,
         runs::artifacts,
         runs::rebuild,
         removed::messages,

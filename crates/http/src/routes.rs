@@ -12,7 +12,7 @@ use actix_web::{HttpRequest, Resource, Route, web};
 use crate::error::ApiError;
 use crate::{
     admin, auth, body, deletion, diagnosis, events, health, launch, lifecycle, removed, replay,
-    runs, runtime, stream, tickets,
+    runs, runtime, stream, tickets, verification,
 };
 
 /// Who may call a route.
@@ -76,6 +76,8 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runs/{id}/replay/state", Access::Key, || web::get().to(replay::state)),
     get("/runs/{id}/metrics", Access::Key, || web::get().to(runs::metrics)),
     get("/runs/{id}/diagnosis", Access::Key, || web::get().to(diagnosis::diagnosis)),
+    get("/runs/{id}/verification", Access::Key, || web::get().to(verification::verification)),
+    get("/runs/{id}/lineage", Access::Key, || web::get().to(verification::lineage)),
     get("/runs/{id}/artifacts", Access::Key, || web::get().to(runs::artifacts)),
     post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),
     post("/runs/{id}/messages", || web::post().to(removed::messages)),

@@ -7,5 +7,6 @@ pub mod diagnosis;
 pub mod integrity;
 mod metrics;
 pub mod signals;
+pub mod verification;
 
 pub use metrics::metrics;

@@ -7,7 +7,7 @@
 //! **Invariant:** a receipt is never needed to go on: nothing here writes a run, and what the
 //! runtime makes us wait for holds up nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -142,8 +142,11 @@ async fn work(context: &Context) -> Result<Worked, Error> {
     if due.is_empty() {
         return Ok(Worked::Nothing);
     }
-    for pending in due.iter().filter(|pending| !pending.indexed) {
-        index(context, pending.run_id).await?;
+    let mut indexed = HashSet::new();
+    for pending in &due {
+        if pending.indexed || index(context, pending.run_id).await? {
+            indexed.insert(pending.run_id);
+        }
     }
     let outcomes = join_all(due.iter().map(|pending| ask(context, pending))).await;
     let (mut wait, mut answers) = (None, Vec::new());
@@ -174,6 +177,12 @@ async fn work(context: &Context) -> Result<Worked, Error> {
         }
     };
     for (pending, state, receipt, detail) in answers {
+        if !indexed.contains(&pending.run_id) {
+            // The envelope that decided is not here, so it is as the receipt says, or unknown.
+            let told = receipt.as_ref().and_then(|receipt| receipt.document.get("commitment"));
+            let replaced = told.and_then(Commitment::from_projection).and_then(replaced);
+            context.store.receipt_index(pending.run_id, replaced).await?;
+        }
         let issuer = receipt.as_ref().and_then(Receipt::issuer);
         let seen = |issuer: &str| {
             let seen = keys.iter().map(|(kid, public_key)| KeySeen {
@@ -269,18 +278,24 @@ async fn postpone(
     context.store.receipt_postpone(pending.run_id, document, detail, due_at).await
 }
 
-/// Records whose decision the run's own replaces, so that it is found from there.
-async fn index(context: &Context, run: RunId) -> Result<(), Error> {
+/// Records whose decision the run's own replaces, so that it is found from there, whether or not
+/// the runtime can be asked; `false` when the run's Commitment is not recorded.
+async fn index(context: &Context, run: RunId) -> Result<bool, Error> {
     let last = context.store.envelope_last(run).await?;
-    let commitment = last
-        .filter(|raw| raw.envelope.message_type == "Commitment")
-        .and_then(|raw| Commitment::from_wire(&raw.envelope.payload).ok());
-    let superseded = commitment.and_then(|commitment| commitment.supersedes);
-    let session = superseded.map(|reference| reference.session_id);
-    // No session of ours is named otherwise.
-    let session = session
-        .filter(|id| !id.is_empty() && id.len() <= SessionId::MAX_BYTES && !id.contains('\0'));
-    context.store.receipt_index(run, session).await
+    let Some(last) = last.filter(|raw| raw.envelope.message_type == "Commitment") else {
+        return Ok(false);
+    };
+    let commitment = Commitment::from_wire(&last.envelope.payload).ok();
+    context.store.receipt_index(run, commitment.and_then(replaced)).await?;
+    Ok(true)
+}
+
+/// The session whose decision is replaced, if its name can be that of one of ours.
+fn replaced(commitment: Commitment) -> Option<String> {
+    let session = commitment.supersedes?.session_id;
+    let is_name =
+        !session.is_empty() && session.len() <= SessionId::MAX_BYTES && !session.contains('\0');
+    is_name.then_some(session)
 }
 
 #[cfg(test)]

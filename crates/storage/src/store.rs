@@ -175,6 +175,12 @@ impl Store {
         read!(self, runs::by_session(&session_id))?.ok_or_else(|| Error::run_not_found(id))
     }
 
+    /// The run of a session, if there is one.
+    pub async fn run_by_session(&self, session: &SessionId) -> Result<Option<Run>> {
+        let session = session.clone();
+        read!(self, runs::by_session(&session))
+    }
+
     /// A page of runs, with the number of all that match.
     pub async fn run_list(&self, filter: &RunFilter) -> Result<Page<Run>> {
         let filter = filter.clone();

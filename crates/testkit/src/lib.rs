@@ -28,6 +28,7 @@ pub mod script;
 pub mod scripted;
 pub mod sse;
 pub mod tls;
+pub mod vectors;
 
 mod postgres;
 mod wait;

@@ -3,6 +3,7 @@
 //!
 //! **Invariant:** payloads are canonical protobuf, as the SDKs send them.
 
+use control_plane_domain::SessionId;
 use control_plane_runtime::proto;
 use control_plane_runtime::proto::modes::{
     decision as decision_pb, handoff as handoff_pb, multi_round as multi_round_pb,
@@ -56,6 +57,16 @@ pub fn commitment(commitment_id: &str, action: &str, outcome: Outcome) -> Messag
     commitment_under(POLICY_VERSION, commitment_id, action, outcome)
 }
 
+/// `Commitment` that replaces the decision of another session, whose hash is `commitment_hash`.
+pub fn commitment_instead_of(session: &SessionId, commitment_hash: &str, action: &str) -> Message {
+    let plain = payload(POLICY_VERSION, "c1", action, Outcome::Positive);
+    let supersedes = Some(proto::CommitmentRef {
+        session_id: session.as_str().to_owned(),
+        commitment_hash: commitment_hash.to_owned(),
+    });
+    Message::of("Commitment", &proto::CommitmentPayload { supersedes, ..plain })
+}
+
 /// `Commitment` in a session that is bound to another policy.
 pub fn commitment_under(
     policy_version: &str,
@@ -63,20 +74,26 @@ pub fn commitment_under(
     action: &str,
     outcome: Outcome,
 ) -> Message {
-    Message::of(
-        "Commitment",
-        &proto::CommitmentPayload {
-            commitment_id: commitment_id.to_owned(),
-            action: action.to_owned(),
-            authority_scope: "session".to_owned(),
-            reason: format!("{action} by the initiator"),
-            mode_version: MODE_VERSION.to_owned(),
-            policy_version: policy_version.to_owned(),
-            configuration_version: CONFIGURATION_VERSION.to_owned(),
-            outcome_positive: outcome == Outcome::Positive,
-            supersedes: None,
-        },
-    )
+    Message::of("Commitment", &payload(policy_version, commitment_id, action, outcome))
+}
+
+fn payload(
+    policy_version: &str,
+    commitment_id: &str,
+    action: &str,
+    outcome: Outcome,
+) -> proto::CommitmentPayload {
+    proto::CommitmentPayload {
+        commitment_id: commitment_id.to_owned(),
+        action: action.to_owned(),
+        authority_scope: "session".to_owned(),
+        reason: format!("{action} by the initiator"),
+        mode_version: MODE_VERSION.to_owned(),
+        policy_version: policy_version.to_owned(),
+        configuration_version: CONFIGURATION_VERSION.to_owned(),
+        outcome_positive: outcome == Outcome::Positive,
+        supersedes: None,
+    }
 }
 
 /// How a session ends.

@@ -43,6 +43,23 @@ pub const CURL: Program = Program { variable: "CURL_BIN", names: &["curl"], pack
 pub const PYTHON: Program =
     Program { variable: "PYTHON_BIN", names: &["python3"], package: "python3" };
 
+/// A Python that has the SDK, whose verifier is independent of ours.
+///
+/// # Panics
+/// When it is neither where `MACP_SDK_PYTHON` says nor where `cargo xtask test` puts it.
+pub fn sdk_python() -> PathBuf {
+    const VARIABLE: &str = "MACP_SDK_PYTHON";
+    let ours =
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/macp-sdk-python/bin/python");
+    let path = env::var_os(VARIABLE).map_or_else(ours, PathBuf::from);
+    assert!(
+        path.is_file(),
+        "there is no Python with the SDK at {}: `cargo xtask test` brings it, or set {VARIABLE}",
+        path.display()
+    );
+    path
+}
+
 impl Program {
     /// Where it is.
     ///

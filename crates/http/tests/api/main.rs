@@ -20,4 +20,5 @@ mod runs;
 mod stream;
 mod support;
 mod tickets;
+mod verification;
 mod watchers;

@@ -14,6 +14,7 @@ mod calls;
 mod compacting;
 mod history;
 mod network;
+mod receipts;
 mod settling;
 mod streams;
 

@@ -48,6 +48,7 @@ mod loading;
 mod only_sqlite;
 mod ownership;
 mod poison;
+mod receipts;
 mod server;
 mod signals;
 mod snapshots;
