@@ -1,12 +1,13 @@
 //! The checks and the tests, in the order in which they are cheapest.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
 
 use crate::postgres::Postgres;
 use crate::shell::{capture, cargo, run, target};
-use crate::{layers, packages, runtime, tidy};
+use crate::{layers, packages, runtime, sdk, tidy};
 
 /// Everything at once and the embedded runtime with it, so that all test builds share one set of
 /// compiled crates.
@@ -35,6 +36,9 @@ pub(crate) fn schema() -> Result<()> {
 /// Every test; with filters, those that match.
 pub(crate) fn test(filters: &[String]) -> Result<()> {
     let clients = packages::ensure(packages::CLIENTS)?;
+    let python = clients.iter().find(|(variable, _)| *variable == "PYTHON_BIN");
+    let python = python.map_or_else(|| PathBuf::from("python3"), |(_, path)| path.clone());
+    let sdk = sdk::ensure(&python)?;
     let postgres = Postgres::ensure()?;
     let runtime = runtime::ensure()?;
     let prepare = |mut command: Command| {
@@ -42,6 +46,7 @@ pub(crate) fn test(filters: &[String]) -> Result<()> {
             .envs(clients.iter().map(|(variable, path)| (variable, path)))
             .env("TEST_DATABASE_URL", postgres.url())
             .env("MACP_RUNTIME_BIN", &runtime)
+            .env(sdk::VARIABLE, &sdk)
             .env("MACP_CONTROL_PLANE_BIN", target().join("debug").join("macp-control-plane"));
         command
     };

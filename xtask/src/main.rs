@@ -19,6 +19,7 @@ mod packages;
 mod play;
 mod postgres;
 mod runtime;
+mod sdk;
 mod shell;
 mod tidy;
 
