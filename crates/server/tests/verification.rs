@@ -1,6 +1,11 @@
 //! What was decided, verified with a real runtime's receipts; and held against the Python SDK, whose
 //! verifier knows nothing of ours.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 #[path = "support/mod.rs"]
 mod support;
 
@@ -9,12 +14,14 @@ use std::process::Command;
 use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{RunId, SessionId};
 use control_plane_testkit::agent::{Cast, SessionSpec};
-use control_plane_testkit::database::Kind;
+use control_plane_testkit::database::{Kind, TestDb};
 use control_plane_testkit::message::{self, Message};
+use control_plane_testkit::process::ServerProcess;
 use control_plane_testkit::program::sdk_python;
 use control_plane_testkit::receipts::Signer;
 use control_plane_testkit::runtime::{Options, RuntimeProcess};
-use control_plane_testkit::{DEADLINE, play, wait_for};
+use control_plane_testkit::scripted::{ScriptedRuntime, UnaryFault};
+use control_plane_testkit::{DEADLINE, play, wait_for, wait_until};
 use serde_json::{Value, json};
 
 use support::Stage;
@@ -149,6 +156,36 @@ async fn a_runtime_that_does_not_sign_gives_integrity_only_and_it_is_said() {
     sdk_agrees(&runtime, &[case]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_while_it_fetches_has_the_receipt_after_its_restart() {
+    const CALL: &str = "GetDecisionReceipt";
+    for kind in Kind::ALL {
+        let runtime = ScriptedRuntime::start().await;
+        let database = TestDb::new(kind);
+        let server = ServerProcess::serve()
+            .env("DATABASE_URL", database.url())
+            .env("RUNTIME_ADDRESS", runtime.address())
+            .env("RUNTIME_ALLOW_INSECURE", "true");
+        let mut server = server.start().await;
+        let spec = SessionSpec::new(message::DECISION, &["alice", "bob", "carol"]);
+        runtime.open_session(&spec, "alice");
+        runtime.fail_next(CALL, UnaryFault::Hang);
+        let commitment = message::commitment("c1", "decision.selected", message::Outcome::Positive);
+        runtime.resolve(&spec.session_id, "alice", commitment);
+        // Discovery makes the run.
+        wait_until(DEADLINE, async || runtime.calls(CALL) == 1).await;
+
+        server.kill();
+        server.restart().await;
+
+        let path = format!("/runs/{}/verification", spec.session_id);
+        let ask = async || server.get(&path).await.1;
+        let answer = wait_for(DEADLINE, ask, |answer| answer["status"] == "verified").await;
+        assert_eq!(answer["receipt"]["status"], "integrity_only", "{answer:#}");
+        assert_eq!(runtime.calls(CALL), 2);
+    }
+}
+
 /// Decides in a new session.
 async fn decide(stage: &Stage, cast: &Cast, commitment: Message) -> (RunId, SessionId) {
     let session = SessionId::random();
@@ -188,10 +225,6 @@ async fn decisions_that_replace_each_other_are_followed_both_ways() {
         let of_second = lineage(second_session.as_str()).await;
         let of_third = lineage(&third.to_string()).await;
 
-        std::fs::write(
-            "/tmp/verify-out-lineage.json",
-            json!([of_first, of_second, of_third]).to_string(),
-        )
         let links = |lineage: &Value, way: &str| -> Vec<Value> {
             let links = lineage[way].as_array().unwrap().iter();
             links.map(|it| json!([it["depth"], it["runId"], it["check"]])).collect()
@@ -209,7 +242,7 @@ async fn decisions_that_replace_each_other_are_followed_both_ways() {
 
         let of = async |run| verification(&stage, run).await;
         let (of_first, of_second) = (of(first).await, of(second).await);
-        std::fs::write("/tmp/verify-out-mismatch.json", json!([of_first, of_second]).to_string())
+
         assert_eq!(of_first["status"], "verified", "{of_first:#}");
         assert_eq!(of_first["sources"][1]["kind"], "supersedes");
         assert_eq!(of_second["status"], "mismatch", "{of_second:#}");

@@ -43,8 +43,10 @@ fn wire(commitment: &Commitment) -> Vec<u8> {
     payload::encode("macp.mode.decision.v1", "Commitment", &fields).unwrap()
 }
 
+type Edit = fn(&mut Commitment);
+
 /// Every way to change one field.
-fn edits() -> Vec<(&'static str, fn(&mut Commitment))> {
+fn edits() -> Vec<(&'static str, Edit)> {
     vec![
         ("commitment_id", |it| it.commitment_id.push('x')),
         ("action", |it| it.action.push('x')),

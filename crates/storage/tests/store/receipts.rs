@@ -94,9 +94,9 @@ on_both_databases! {
         let other = completed(&store, 1000, None).await;
         let first = vec![key("runtime:a", "k1", "AAA"), key("runtime:a", "k2", "BBB")];
         let then = vec![
-            key("runtime:a", "k1", "XXX"),
+            key("runtime:a", "k1", "CCC"),
             key("runtime:a", "k2", "BBB"),
-            key("runtime:b", "k1", "XXX"),
+            key("runtime:b", "k1", "CCC"),
         ];
 
         store.receipt_answer(one.id(), answer("{}", first, 2000)).await.unwrap();
@@ -107,9 +107,9 @@ on_both_databases! {
             keys.iter().map(|key| (key.kid.as_str(), key.public_key.as_str())).collect();
         assert_eq!(pins, [("k1", "AAA"), ("k2", "BBB")]);
         assert_eq!(keys[0].pinned_at, at(2000));
-        assert_eq!(keys[0].refused, Some(("XXX".to_owned(), at(3000))));
+        assert_eq!(keys[0].refused, Some(("CCC".to_owned(), at(3000))));
         assert_eq!(keys[1].refused, None);
-        assert_eq!(store.receipt_keys("runtime:b").await.unwrap()[0].public_key, "XXX");
+        assert_eq!(store.receipt_keys("runtime:b").await.unwrap()[0].public_key, "CCC");
         assert_eq!(store.receipt_keys("runtime:c").await.unwrap(), []);
     }
 
