@@ -40,12 +40,16 @@ WITH batch AS (
         chain_hash = b.chain_hash, metadata = COALESCE(b.metadata, r.metadata),
         error_code = b.error_code, error_message = b.error_message, started_at = b.started_at,
         ended_at = b.ended_at, updated_at = b.updated_at, mode = COALESCE(b.mode, r.mode),
-        tags = COALESCE(b.tags, r.tags),
+        tags = COALESCE(CASE
+            WHEN (b.tags @> f.mark) = (r.tags @> f.mark) THEN b.tags
+            WHEN r.tags @> f.mark THEN b.tags || f.mark
+            ELSE b.tags - 'archived' END, r.tags),
         source_kind = CASE WHEN b.files THEN b.source_kind ELSE r.source_kind END,
         source_ref = CASE WHEN b.files THEN b.source_ref ELSE r.source_ref END,
         environment = CASE WHEN b.files THEN b.environment ELSE r.environment END,
         scenario_ref = CASE WHEN b.files THEN b.scenario_ref ELSE r.scenario_ref END
-    FROM batch b JOIN locked l ON l.id = b.id
+    FROM batch b JOIN locked l ON l.id = b.id,
+        (SELECT jsonb_build_array('archived') AS mark) f
     WHERE r.id = b.id AND r.epoch = b.epoch AND r.last_event_seq = b.expected_seq
     RETURNING r.id, b.expected_seq, b.entries
 ), placed AS (

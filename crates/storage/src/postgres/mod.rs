@@ -22,6 +22,8 @@ pub(crate) mod discovery;
 pub(crate) mod events;
 #[path = "../queries/feed.rs"]
 pub(crate) mod feed;
+#[path = "../queries/filing.rs"]
+pub(crate) mod filing;
 #[path = "../queries/loading.rs"]
 pub(crate) mod loading;
 #[path = "../queries/ownership.rs"]

@@ -12,6 +12,7 @@ use super::schema::{
 };
 use super::{Connection, derived, events, raw, runs as run_queries, sessions, snapshots};
 use crate::error::Result;
+use crate::filing;
 use crate::model::Append;
 use crate::types::DbUuid;
 
@@ -67,11 +68,13 @@ fn advance_run(conn: &mut SqliteConnection, batch: &Append) -> QueryResult<bool>
         ))
         .execute(conn)?;
     if advanced == 1 && (run.state.is_terminal() || batch.binds()) {
+        let stored: serde_json::Value =
+            runs::table.find(DbUuid(run.id.0)).select(runs::tags).first(conn)?;
         diesel::update(runs::table.find(DbUuid(run.id.0)))
             .set((
                 runs::metadata.eq(serde_json::Value::Object(run.metadata.clone())),
                 runs::mode.eq(run.mode.as_str()),
-                runs::tags.eq(serde_json::Value::from(run.tags.clone())),
+                runs::tags.eq(filing::keeping_mark(&run.tags, &stored)),
                 runs::source_kind.eq(&run.source_kind),
                 runs::source_ref.eq(&run.source_ref),
                 runs::environment.eq(run_queries::filed(run, "environment")),

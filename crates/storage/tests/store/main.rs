@@ -39,6 +39,7 @@ mod falling;
 mod feed;
 mod feed_follow;
 mod feed_property;
+mod filing;
 mod follow;
 mod hints;
 mod inbox;
