@@ -3,6 +3,7 @@
 //! **Invariant:** nothing here writes, and nothing here needs a runtime: an answer follows from
 //! what is stored.
 
+pub mod compare;
 pub mod diagnosis;
 pub mod integrity;
 mod metrics;
