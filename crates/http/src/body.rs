@@ -4,7 +4,7 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpRequest, dev::Payload};
 use futures_util::future::LocalBoxFuture;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
@@ -29,6 +29,26 @@ impl FromRequest for JsonBody {
             let bytes = bytes.await.map_err(|error| read_error(&error))?;
             Ok(Self(parse(&bytes, json)?))
         })
+    }
+}
+
+/// The fields of a body of which none is required; others than `known` are refused by name.
+pub(crate) fn fields_of(
+    body: Option<Value>,
+    known: &[&str],
+) -> Result<Map<String, Value>, ApiError> {
+    let fault = |sentence: String| ApiError::Validation(vec![sentence]);
+    match body {
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(fields)) => {
+            match fields.keys().find(|name| !known.contains(&name.as_str())) {
+                Some(unknown) => Err(fault(format!("{unknown} is not a known field"))),
+                None => Ok(fields),
+            }
+        }
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)) => {
+            Err(fault("the body must be a JSON object".to_owned()))
+        }
     }
 }
 

@@ -24,11 +24,21 @@ pub(crate) async fn delete(
     caller: web::ReqData<Caller>,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    let run = find(&context.store, &id).await?;
+    remove(&context, &caller, &id).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// Deletes a run that is over.
+pub(crate) async fn remove(
+    context: &ApiContext,
+    caller: &Caller,
+    id: &str,
+) -> Result<(), ApiError> {
+    let run = find(&context.store, id).await?;
     match context.store.run_delete(run.id, context.clock.now()).await? {
         Deleted::Done => {
             tracing::info!(run.id = %run.id, caller.name, "Run {} was deleted", run.id);
-            Ok(HttpResponse::NoContent().finish())
+            Ok(())
         }
         Deleted::Active(state) => Err(ApiError::BadRequest(format!(
             "only terminal runs (completed, failed, cancelled) can be deleted (current status: {})",

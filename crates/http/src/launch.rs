@@ -69,11 +69,28 @@ pub(crate) async fn launch(
 ) -> Result<HttpResponse, ApiError> {
     let mut descriptor = RunDescriptor::parse(&body.0.unwrap_or(Value::Null))
         .map_err(|Faults(faults)| ApiError::Validation(faults))?;
+    take_key(&mut descriptor, &request)?;
+    start(&context, descriptor).await
+}
+
+/// Files the key of the request's header with the descriptor.
+pub(crate) fn take_key(
+    descriptor: &mut RunDescriptor,
+    request: &HttpRequest,
+) -> Result<(), ApiError> {
+    match request.headers().get(IDEMPOTENCY_KEY) {
+        Some(value) => apply_key(descriptor, value.to_str().ok()),
+        None => Ok(()),
+    }
+}
+
+/// Launches a run in a task of its own, and answers with where it is.
+pub(crate) async fn start(
+    context: &ApiContext,
+    descriptor: RunDescriptor,
+) -> Result<HttpResponse, ApiError> {
     if descriptor.runtime.kind != context.settings.runtime_kind {
         return Err(ApiError::UnknownRuntime(descriptor.runtime.kind));
-    }
-    if let Some(value) = request.headers().get(IDEMPOTENCY_KEY) {
-        apply_key(&mut descriptor, value.to_str().ok())?;
     }
     let engine = context.engine.clone();
     let launching = context.executor.spawn(async move { engine.launch(descriptor).await });

@@ -6,13 +6,16 @@
 pub mod auth;
 
 mod admin;
+mod batch;
 mod body;
+mod compare;
 mod context;
 mod deletion;
 mod diagnosis;
 mod edge;
 mod error;
 mod events;
+mod filing;
 mod health;
 mod launch;
 mod lifecycle;

@@ -7,8 +7,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder
 use utoipa::{Modify, OpenApi};
 
 use crate::{
-    admin, deletion, diagnosis, error, events, health, launch, lifecycle, removed, replay, runs,
-    runtime, stream, tickets,
+    admin, batch, compare, deletion, diagnosis, error, events, filing, health, launch, lifecycle,
+    removed, replay, runs, runtime, stream, tickets,
 };
 
 /// The document.
@@ -27,11 +27,19 @@ use crate::{
         runs::list,
         launch::launch,
         launch::validate,
+        compare::compare,
+        batch::cancel,
+        batch::archive,
+        batch::unarchive,
+        batch::delete,
         runs::show,
         deletion::delete,
         lifecycle::cancel,
         lifecycle::suspend,
         lifecycle::resume,
+        filing::clone,
+        filing::archive,
+        filing::unarchive,
         runs::state,
         events::of_run,
         stream::stream,
@@ -42,6 +50,7 @@ use crate::{
         diagnosis::diagnosis,
         runs::artifacts,
         runs::rebuild,
+        filing::messages,
         removed::messages,
         removed::signal,
         removed::context,

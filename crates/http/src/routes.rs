@@ -11,8 +11,8 @@ use actix_web::{HttpRequest, Resource, Route, web};
 
 use crate::error::ApiError;
 use crate::{
-    admin, auth, body, deletion, diagnosis, events, health, launch, lifecycle, removed, replay,
-    runs, runtime, stream, tickets,
+    admin, auth, batch, body, compare, deletion, diagnosis, events, filing, health, launch,
+    lifecycle, removed, replay, runs, runtime, stream, tickets,
 };
 
 /// Who may call a route.
@@ -63,11 +63,19 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runs", Access::Key, || web::get().to(runs::list)),
     post("/runs", || web::post().to(launch::launch)),
     post("/runs/validate", || web::post().to(launch::validate)),
+    post_by("/runs/compare", Access::AnyKey, || web::post().to(compare::compare)),
+    post("/runs/batch/cancel", || web::post().to(batch::cancel)),
+    post("/runs/batch/archive", || web::post().to(batch::archive)),
+    post("/runs/batch/unarchive", || web::post().to(batch::unarchive)),
+    post_by("/runs/batch/delete", Access::Admin, || web::post().to(batch::delete)),
     get("/runs/{id}", Access::Key, || web::get().to(runs::show)),
     delete("/runs/{id}", || web::delete().to(deletion::delete)),
     post("/runs/{id}/cancel", || web::post().to(lifecycle::cancel)),
     post("/runs/{id}/suspend", || web::post().to(lifecycle::suspend)),
     post("/runs/{id}/resume", || web::post().to(lifecycle::resume)),
+    post("/runs/{id}/clone", || web::post().to(filing::clone)),
+    post("/runs/{id}/archive", || web::post().to(filing::archive)),
+    post("/runs/{id}/unarchive", || web::post().to(filing::unarchive)),
     get("/runs/{id}/state", Access::Key, || web::get().to(runs::state)),
     get("/runs/{id}/events", Access::Key, || web::get().to(events::of_run)),
     get("/runs/{id}/stream", Access::KeyOrTicket, || web::get().to(stream::stream)),
@@ -78,6 +86,7 @@ pub(crate) const ROUTES: &[Entry] = &[
     get("/runs/{id}/diagnosis", Access::Key, || web::get().to(diagnosis::diagnosis)),
     get("/runs/{id}/artifacts", Access::Key, || web::get().to(runs::artifacts)),
     post("/runs/{id}/projection/rebuild", || web::post().to(runs::rebuild)),
+    get("/runs/{id}/messages", Access::Key, || web::get().to(filing::messages)),
     post("/runs/{id}/messages", || web::post().to(removed::messages)),
     post("/runs/{id}/signal", || web::post().to(removed::signal)),
     post("/runs/{id}/context", || web::post().to(removed::context)),

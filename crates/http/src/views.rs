@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 /// What stands in for a secret.
-const MASK: &str = "***";
+pub(crate) const MASK: &str = "***";
 
 /// A run.
 #[derive(Serialize, ToSchema)]

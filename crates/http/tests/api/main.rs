@@ -6,10 +6,13 @@
     reason = "a test's helpers fail as the test does"
 )]
 
+mod batch;
 mod breaker;
+mod compare;
 mod compression;
 mod delete;
 mod feed;
+mod filing;
 mod leaving;
 mod lifecycle;
 mod limits;

@@ -237,7 +237,8 @@ impl Journal {
         self.append_events(events).await;
     }
 
-    async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
+    /// Appends these events, in one commit.
+    pub(crate) async fn append_events(&mut self, events: Vec<(EventType, Value)>) {
         let expected_seq = self.run.last_seq;
         let entries = events.into_iter().map(|(kind, data)| self.entry(kind, data)).collect();
         let batch = Append {
