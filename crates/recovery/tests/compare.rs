@@ -1,5 +1,10 @@
 //! Comparing what the real runtime's sessions left behind.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
+)]
+
 mod support;
 
 use control_plane_domain::{RunId, RunState, SessionId};
