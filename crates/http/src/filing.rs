@@ -196,10 +196,9 @@ impl SentView {
             message_id: take("messageId"),
             message_type: take("messageType"),
             sender: take("sender"),
-            recipients: match take("to") {
-                Value::Null => Value::Array(Vec::new()),
-                to => to,
-            },
+            recipients: Some(take("to"))
+                .filter(|to| !to.is_null())
+                .unwrap_or_else(|| Value::Array(Vec::new())),
             ack: take("ack"),
             error_message: take("error"),
             status: if accepted { "accepted" } else { "rejected" },

@@ -65,7 +65,7 @@ fn mirrored(value: Value) -> Value {
             Value::Object(turned)
         }
         Value::Array(items) => Value::Array(items.into_iter().map(mirrored).collect()),
-        other => other,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
 
@@ -75,7 +75,7 @@ fn negated(value: Value) -> Value {
             Value::Object(fields.into_iter().map(|(name, value)| (name, negated(value))).collect())
         }
         Value::Number(number) => json!(-number.as_f64().unwrap()),
-        other => other,
+        Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => value,
     }
 }
 

@@ -135,5 +135,6 @@ fn commitment(made: usize, (who, action, about, outcome): &Dice) -> Line {
         "configurationVersion": "1", "outcomePositive": outcome.index(2) == 0,
     });
     let about = Some(about.index(made + 1)).filter(|number| *number < made);
-    line(*who.get(&PEOPLE), "Commitment", about, fields)
+    let who = *who.get(&PEOPLE);
+    line(who, "Commitment", about, fields)
 }
