@@ -1,11 +1,5 @@
 //! A real decision, taken along.
 
-#![expect(
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "clippy takes only functions with `#[test]` for tests, not what they call"
-)]
-
 mod support;
 
 use control_plane_testkit::DEADLINE;

@@ -104,31 +104,29 @@ fn array(context: Context, ids: Vec<String>) -> impl Stream<Item = Result<Bytes,
 
 impl Batch {
     async fn next(&mut self) -> Result<Option<Bytes>, BrokenOff> {
-        loop {
-            if let Some(export) = &mut self.current {
-                match next(export).await? {
-                    Some(chunk) => return Ok(Some(chunk)),
-                    None => self.current = None,
-                }
+        if let Some(export) = &mut self.current {
+            match next(export).await? {
+                Some(chunk) => return Ok(Some(chunk)),
+                None => self.current = None,
             }
-            if self.ended {
-                return Ok(None);
-            }
-            let Some(id) = self.ids.next() else {
-                self.ended = true;
-                return Ok(Some(Bytes::from_static(if self.begun { b"]" } else { b"[]" })));
-            };
-            let separator: &'static [u8] =
-                if std::mem::replace(&mut self.begun, true) { b"," } else { b"[" };
-            return Ok(Some(match open(&self.context, &id, Ask::events(Shape::Json)).await {
-                Ok(export) => {
-                    self.current = Some(export);
-                    Bytes::from_static(separator)
-                }
-                // Nothing of this one was sent, so the others can be.
-                Err(error) => [separator, &failed(&id, &error)].concat().into(),
-            }));
         }
+        if self.ended {
+            return Ok(None);
+        }
+        let Some(id) = self.ids.next() else {
+            self.ended = true;
+            return Ok(Some(Bytes::from_static(if self.begun { b"]" } else { b"[]" })));
+        };
+        let separator: &'static [u8] =
+            if std::mem::replace(&mut self.begun, true) { b"," } else { b"[" };
+        Ok(Some(match open(&self.context, &id, Ask::events(Shape::Json)).await {
+            Ok(export) => {
+                self.current = Some(export);
+                Bytes::from_static(separator)
+            }
+            // Nothing of this one was sent, so the others can be.
+            Err(error) => [separator, &failed(&id, &error)].concat().into(),
+        }))
     }
 }
 

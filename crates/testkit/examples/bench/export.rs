@@ -101,7 +101,7 @@ async fn export(
     let most = watching.await?;
 
     let end = String::from_utf8_lossy(&end);
-    ensure!(end.contains(&format!("\"items\":{events}}}")), "not all events: {end}");
+    ensure!(end.contains(&format!("\"to\":{{\"seq\":{events},")), "not all events: {end}");
     Ok(Figures {
         shape,
         first_byte_ms: first.context("nothing came")?.as_secs_f64() * 1000.0,
