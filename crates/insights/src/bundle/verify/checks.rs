@@ -273,16 +273,16 @@ fn extent(found: &Found, manifest: &Manifest) -> Check {
     let mut faults = Faults::default();
     let cut = found.truncated.as_ref().and_then(|cut| cut.canonical_events.as_ref());
     match cut {
-        Some(cut) => {
-            if (cut.next_after_seq, cut.remaining) != (chain.to.seq, log.seq - chain.to.seq) {
-                faults.add("truncated does not tell how much is missing".to_owned());
-            }
+        Some(cut)
+            if (cut.next_after_seq, cut.remaining) != (chain.to.seq, log.seq - chain.to.seq) =>
+        {
+            faults.add("truncated does not tell how much is missing".to_owned());
         }
         None if scope.canonical_events && chain.to.seq < log.seq => faults.add(format!(
             "the log goes on to event {}, the bundle ends at {}, and nothing says so",
             log.seq, chain.to.seq
         )),
-        None => {}
+        Some(_) | None => {}
     }
     if scope.canonical_events && chain.to.seq == log.seq && chain.to.hash != log.hash {
         faults.add("the chain and the log end with different hashes".to_owned());
