@@ -193,6 +193,10 @@ pub fn stream_opened(
     )
 }
 
+/// The reason of a gap whose envelopes were accepted and not delivered. It is in the runtime's
+/// ordinals: what came after was counted without them, so it leaves no hole in ours.
+pub const NOT_DELIVERED: &str = "NOT_DELIVERED";
+
 /// `session.stream.gap`: envelopes `from..=to` were accepted and cannot be read any more.
 pub fn stream_gap(
     session_id: &SessionId,

@@ -3,6 +3,7 @@
 //! **Invariant:** the check reads what is stored and folds it anew; it shares no state with the
 //! code that wrote it.
 
+use control_plane_domain::control::NOT_DELIVERED;
 use control_plane_domain::event::ChainHash;
 use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::{CanonicalEvent, EventType, Ordinal, RunId, Seq};
@@ -109,8 +110,8 @@ fn note_gap(event: &CanonicalEvent, found: &mut Integrity) {
         return;
     }
     let ordinal = |key: &str| event.data.get(key).and_then(Value::as_i64);
-    // What was never delivered left no hole: what came after it was counted without it.
-    if event.data.get("reason").and_then(Value::as_str) == Some("NOT_DELIVERED") {
+    // It left no hole.
+    if event.data.get("reason").and_then(Value::as_str) == Some(NOT_DELIVERED) {
         return;
     }
     if let (Some(from), Some(to)) = (ordinal("fromOrdinal"), ordinal("toOrdinal")) {

@@ -27,6 +27,8 @@ pub struct Facts {
     pub session_id: Option<SessionId>,
     pub mode: String,
     pub state: RunState,
+    /// Another server recorded the run; nobody asks for its receipt here.
+    pub imported: bool,
     pub decided: Decided,
     pub receipt: Option<RunReceipt>,
     /// The keys of the receipt's issuer.
@@ -164,6 +166,9 @@ pub fn verify(facts: &Facts) -> Verification {
 fn conclude(facts: &Facts, sources: &[Source]) -> (Status, String) {
     let found = |outcome: Check| sources.iter().find(|source| source.outcome == outcome);
     let open = |why: String| (Status::CannotVerify, why);
+    if !facts.state.is_terminal() && facts.imported {
+        return open(format!("the run was {} when it was exported", facts.state));
+    }
     if !facts.state.is_terminal() {
         return (
             Status::Pending,
@@ -179,7 +184,11 @@ fn conclude(facts: &Facts, sources: &[Source]) -> (Status, String) {
     if let Some(source) = found(Check::Mismatch) {
         return (Status::Mismatch, source.reason.clone());
     }
-    if facts.receipt.as_ref().is_none_or(|receipt| receipt.state == ReceiptState::Pending) {
+    let waits = match &facts.receipt {
+        Some(receipt) => receipt.state == ReceiptState::Pending,
+        None => !facts.imported,
+    };
+    if waits {
         return (Status::Pending, still_to_come(facts.receipt.as_ref()));
     }
     if let Some(source) = found(Check::Match) {
@@ -213,7 +222,9 @@ fn still_to_come(receipt: Option<&RunReceipt>) -> String {
 
 /// Why there is no receipt.
 fn without(receipt: Option<&RunReceipt>) -> String {
-    let Some(receipt) = receipt else { return "there is no decision receipt".to_owned() };
+    let Some(receipt) = receipt else {
+        return "the run was imported, and its decision receipt is not here".to_owned();
+    };
     let what = match receipt.state {
         ReceiptState::Pending => "its decision receipt is still to come",
         ReceiptState::Fetched => "its decision receipt says nothing of it",

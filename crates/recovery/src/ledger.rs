@@ -35,7 +35,6 @@ use control_plane_storage::model::{
 use figures::Counted;
 use metadata::Packed;
 use seen::Seen;
-use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::budget::{Budget, Share};
@@ -348,45 +347,6 @@ impl Ledger {
         match draft {
             Some(draft) => self.event(draft, now),
             None => self.pending.touched = true,
-        }
-    }
-
-    fn set_metadata(&mut self, metadata: Map<String, Value>) {
-        self.run.metadata = metadata::kept(&metadata);
-        self.metadata = Packed::pack(metadata);
-    }
-
-    /// What a finished run's metadata tells at a glance (spec 8.6).
-    fn enrich(&mut self, now: Timestamp) {
-        let duration = self.run.started_at.map(|started| (now - started).num_milliseconds());
-        let decision = serde_json::to_value(&self.projection).unwrap_or_default();
-        let current = decision
-            .pointer("/decision/current")
-            .filter(|current| current.get("finalized").and_then(Value::as_bool) == Some(true));
-        let facts = json!({
-            "durationMs": duration,
-            "eventCount": self.metrics.event_count,
-            "signalCount": self.metrics.signal_count,
-            "decisionCount": (self.metrics.decision_count > 0).then_some(self.metrics.decision_count),
-            "totalTokens": (self.metrics.total_tokens > 0).then_some(self.metrics.total_tokens),
-            "estimatedCostUsd": (self.metrics.total_tokens > 0).then_some(self.metrics.estimated_cost_usd),
-            "finalAction": current.and_then(|current| current.get("action")),
-            "finalConfidence": current.and_then(|current| current.get("confidence")),
-            "outcomePositive": current.and_then(|current| current.get("outcomePositive")),
-        });
-        if let Value::Object(facts) = facts {
-            let known = facts.into_iter().filter(|(_, value)| !value.is_null());
-            let mut metadata = self.metadata.unpack();
-            metadata.extend(known);
-            self.set_metadata(metadata);
-        }
-        if let Some(milliseconds) = duration.and_then(|ms| u32::try_from(ms).ok()) {
-            metrics::histogram!(
-                "macp_run_duration_seconds",
-                "terminal_status" => self.run.state.as_str(),
-                "mode_name" => self.session.mode_name.clone(),
-            )
-            .record(f64::from(milliseconds) / 1000.0);
         }
     }
 

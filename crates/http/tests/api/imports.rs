@@ -57,7 +57,7 @@ async fn record(api: &Api, state: RunState, more: usize) -> RunId {
         });
     }
     let id = run.id;
-    api.store.run_create(NewRun { run, session, entries, metrics }).await.unwrap();
+    api.store.run_create(NewRun { run, session, entries, metrics, trace: None }).await.unwrap();
     id
 }
 

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use control_plane_domain::control::NOT_DELIVERED;
 use control_plane_domain::evidence::{Activity, SettledBy};
 use control_plane_domain::{Ordinal, RunState, Session, SessionState};
 use control_plane_storage::Counted;
 use serde_json::{Value, json};
 
 use super::{Asked, Evidence, Facts, Finding, Gap, Kind, Range, Says, many};
-
-/// The reason of gaps whose envelopes were accepted and not delivered. What is recorded after them
-/// has smaller ordinals than at the runtime, so they leave no hole in ours.
-const NOT_DELIVERED: &str = "NOT_DELIVERED";
 
 /// Everything about the session's history.
 pub(super) fn history(facts: &Facts) -> Vec<Finding> {
@@ -393,6 +390,11 @@ pub(super) fn signals(facts: &Facts) -> Finding {
     let seen = &facts.signals;
     let heard_until = seen.heard_until.map(control_plane_domain::time::format);
     let figures = json!({ "gaps": seen.gaps.len(), "heardUntil": heard_until });
+    if facts.run.imported_at.is_some() {
+        let sentence =
+            "the run was imported, and who listened where it was recorded is not known here";
+        return finding(Kind::Signals, Says::SaysNothing, json!({}), sentence).needed();
+    }
     if !seen.gaps.is_empty() {
         let ranges = seen.gaps.iter().map(|gap| Range::Signals {
             from: gap.from,

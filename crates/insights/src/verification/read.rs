@@ -33,6 +33,7 @@ pub async fn read(store: &Store, run: &Run, now: Timestamp) -> Result<Facts> {
         session_id: run.session_id.clone(),
         mode: session.map(|session| session.mode_name).unwrap_or_default(),
         state: run.state,
+        imported: run.imported_at.is_some(),
         decided: decided_by(store, run, receipt.as_ref()).await?,
         receipt,
         keys,

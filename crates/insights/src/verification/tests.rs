@@ -48,6 +48,7 @@ pub(super) fn facts() -> Facts {
         session_id: Some(session()),
         mode: "macp.mode.decision.v1".to_owned(),
         state: RunState::Completed,
+        imported: false,
         decided: Decided::Recorded(commitment()),
         receipt: Some(RunReceipt {
             state: ReceiptState::Pending,
@@ -121,6 +122,20 @@ fn nothing_is_said_before_the_run_is_over_and_the_runtime_has_answered() {
 
     let unknown = Facts { receipt: None, ..facts() };
     assert_eq!(verify(&unknown).status, Status::Pending);
+}
+
+#[test]
+fn nothing_is_waited_for_of_a_run_that_was_imported() {
+    let imported = Facts { receipt: None, imported: true, ..facts() };
+    let found = verify(&imported);
+    assert_eq!(
+        (found.status, found.commitment_hash),
+        (Status::CannotVerify, Some(commitment().hash()))
+    );
+    assert!(found.reason.contains("the run was imported"), "{}", found.reason);
+
+    let running = Facts { state: RunState::Running, decided: Decided::Nothing, ..imported };
+    assert_eq!(verify(&running).status, Status::CannotVerify);
 }
 
 #[test]

@@ -270,6 +270,7 @@ fn records(talk: &Talk, dress: &Dress) -> (Run, Session) {
         disconnected_at: None,
         created_at,
         updated_at: created_at,
+        evidence: control_plane_domain::evidence::Evidence::default(),
     };
     (run, session)
 }

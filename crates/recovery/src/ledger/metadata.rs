@@ -1,7 +1,10 @@
 //! A run's metadata while it is followed: as text, a tenth of what the tree of values takes. It is
-//! looked into twice in a run's life, when it is adopted and when it ends.
+//! looked into twice in a run's life, when it is adopted and when it ends, which is told in it.
 
-use serde_json::{Map, Value};
+use control_plane_domain::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::Ledger;
 
 /// What the sums over runs look at with every batch.
 const KEPT: [&str; 3] = ["environment", "scenarioRef", "outcomePositive"];
@@ -26,17 +29,56 @@ impl Packed {
     }
 }
 
+impl Ledger {
+    pub(super) fn set_metadata(&mut self, metadata: Map<String, Value>) {
+        self.run.metadata = kept(&metadata);
+        self.metadata = Packed::pack(metadata);
+    }
+
+    /// What a finished run's metadata tells at a glance (spec 8.6).
+    pub(super) fn enrich(&mut self, now: Timestamp) {
+        let duration = self.run.started_at.map(|started| (now - started).num_milliseconds());
+        let decision = serde_json::to_value(&self.projection).unwrap_or_default();
+        let current = decision
+            .pointer("/decision/current")
+            .filter(|current| current.get("finalized").and_then(Value::as_bool) == Some(true));
+        let facts = json!({
+            "durationMs": duration,
+            "eventCount": self.metrics.event_count,
+            "signalCount": self.metrics.signal_count,
+            "decisionCount": (self.metrics.decision_count > 0).then_some(self.metrics.decision_count),
+            "totalTokens": (self.metrics.total_tokens > 0).then_some(self.metrics.total_tokens),
+            "estimatedCostUsd": (self.metrics.total_tokens > 0).then_some(self.metrics.estimated_cost_usd),
+            "finalAction": current.and_then(|current| current.get("action")),
+            "finalConfidence": current.and_then(|current| current.get("confidence")),
+            "outcomePositive": current.and_then(|current| current.get("outcomePositive")),
+        });
+        if let Value::Object(facts) = facts {
+            let known = facts.into_iter().filter(|(_, value)| !value.is_null());
+            let mut metadata = self.metadata.unpack();
+            metadata.extend(known);
+            self.set_metadata(metadata);
+        }
+        if let Some(milliseconds) = duration.and_then(|ms| u32::try_from(ms).ok()) {
+            metrics::histogram!(
+                "macp_run_duration_seconds",
+                "terminal_status" => self.run.state.as_str(),
+                "mode_name" => self.session.mode_name.clone(),
+            )
+            .record(f64::from(milliseconds) / 1000.0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::launch;
     use chrono::DateTime;
     use control_plane_domain::metrics::RunMetrics;
     use control_plane_domain::rollup::{self, Filing};
     use control_plane_domain::{Run, RunDescriptor, RunState};
     use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-    use crate::launch;
 
     #[test]
     fn the_sums_see_in_what_is_kept_what_they_see_in_the_whole() {

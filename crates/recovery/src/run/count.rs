@@ -116,7 +116,7 @@ impl Task<'_> {
         let (now, known_to) = (self.now(), self.ledger.session.evidence.counted_to);
         let session = self.ledger.session.session_id.clone();
         for &(from, to) in &count.missing {
-            let draft = control::stream_gap(&session, from, to, "NOT_DELIVERED", now);
+            let draft = control::stream_gap(&session, from, to, control::NOT_DELIVERED, now);
             self.ledger.event(draft, now);
         }
         if count.unplaced > 0 {
@@ -127,7 +127,7 @@ impl Task<'_> {
                 known_to + 1,
                 to,
                 count.unplaced,
-                "NOT_DELIVERED",
+                control::NOT_DELIVERED,
                 now,
             );
             self.ledger.event(draft, now);

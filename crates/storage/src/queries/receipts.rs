@@ -109,6 +109,8 @@ pub(crate) async fn note(
         .left_join(receipts::table.on(receipts::run_id.eq(runs::id)))
         .filter(runs::status.eq(RunState::Completed.as_str()))
         .filter(receipts::run_id.is_null())
+        // Those of other servers are theirs to ask for.
+        .filter(runs::imported_at.is_null())
         .filter(runs::id.gt(DbUuid(after.map_or(Uuid::nil(), |id| id.0))))
         .order(runs::id.asc())
         .limit(limit)

@@ -26,7 +26,7 @@ struct Foreign {
 
 /// A run with `count` events that was in this state when it was exported.
 fn foreign(state: RunState, count: Seq) -> Foreign {
-    let NewRun { run, session, entries: _, metrics } = new_run();
+    let NewRun { run, session, entries: _, metrics, trace: _ } = new_run();
     let run = Run { state, last_seq: count, imported_at: Some(at(9)), ..run };
     let (mut events, mut chain) = (Vec::new(), ChainHash::EMPTY);
     for seq in 1..=count {

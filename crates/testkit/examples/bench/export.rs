@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use control_plane_domain::event::{ChainHash, EventDraft, Source, Subject, SubjectKind};
+use control_plane_domain::evidence::Evidence;
 use control_plane_domain::metrics::RunMetrics;
+use control_plane_domain::rollup::Rollups;
 use control_plane_domain::run::RunMode;
 use control_plane_domain::{
     Clock, EventType, Run, RunId, RunState, Session, SessionId, SessionState, SystemClock,
@@ -121,6 +123,7 @@ async fn record(store: &Store, events: i64) -> Result<RunId> {
         session: session.clone(),
         entries: vec![],
         metrics: metrics.clone(),
+        trace: None,
     };
     let Created::New(lease) = store.run_create(new).await? else { bail!("the run is there") };
     let mut chain = ChainHash::EMPTY;
@@ -154,6 +157,8 @@ async fn record(store: &Store, events: i64) -> Result<RunId> {
             metrics: metrics.clone(),
             artifacts: vec![],
             inbox_used: vec![],
+            rollups: Rollups::default(),
+            receipt: None,
         };
         let appended = store.append(vec![batch]).await;
         ensure!(appended == [Appended::Committed], "not committed: {appended:?}");
@@ -252,6 +257,7 @@ fn subject() -> (Run, Session) {
         disconnected_at: None,
         created_at: now,
         updated_at: now,
+        evidence: Evidence::default(),
     };
     (run, session)
 }

@@ -26,7 +26,7 @@ mod swarm;
 
 use fanout::Load;
 
-const SCENARIOS: [&str; 13] = [
+const SCENARIOS: [&str; 14] = [
     "ingest",
     "latency",
     "rapid",

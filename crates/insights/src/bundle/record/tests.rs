@@ -1,6 +1,7 @@
 //! Records are read back as what they were made of.
 
 use control_plane_domain::envelope::EnvelopeSource;
+use control_plane_domain::evidence::{Ending, Evidence, SettledBy};
 use control_plane_domain::{Envelope, time};
 use control_plane_storage::model::RawEnvelope;
 use serde_json::json;
@@ -181,6 +182,15 @@ fn a_session_and_an_artifact_are_read_back() {
         disconnected_at: Some(at(4000)),
         created_at: at(5000),
         updated_at: at(6000),
+        evidence: Evidence {
+            reattaches: 2,
+            overlaps_shown: 2,
+            counted_to: 7,
+            ending: Some(Box::new(Ending {
+                settled_by: Some(SettledBy::Silence),
+                ..Ending::default()
+            })),
+        },
     };
     let artifact = Artifact {
         id: Uuid::max(),

@@ -1,9 +1,10 @@
 //! The checks of a bundle that was read: its bytes first, then what they say.
 
 use control_plane_domain::RunId;
+use control_plane_domain::control::NOT_DELIVERED;
 use control_plane_domain::metrics::RunMetrics;
 
-use super::super::format::{End, Manifest, ManifestFault, Part, PartHash, Sum, Truncated};
+use super::super::format::{End, Gap, Manifest, ManifestFault, Part, PartHash, Sum, Truncated};
 use super::super::read::{Place, ReadFault};
 use super::super::write::Shape;
 use super::log::parse_hash;
@@ -334,6 +335,9 @@ fn partial(manifest: &Manifest, truncated: Option<&Truncated>) -> Option<String>
 
 fn ordinals(found: &mut Found, manifest: &Manifest) -> Check {
     let Manifest { scope, ordinals, gaps, .. } = manifest;
+    // Those of what was not delivered left no hole.
+    let holes = |gap: &&Gap| gap.reason.as_deref() != Some(NOT_DELIVERED);
+    let gaps: Vec<Gap> = gaps.iter().filter(holes).cloned().collect();
     let mut faults = std::mem::take(&mut found.envelopes.order);
     let raw = &found.envelopes;
     let is_cut = found.truncated.as_ref().is_some_and(|cut| cut.raw_events.is_some());
@@ -343,7 +347,7 @@ fn ordinals(found: &mut Found, manifest: &Manifest) -> Check {
     }
     let cursor = (scope.after_ordinal, ordinals.cursor);
     if scope.raw_events {
-        for (from, to) in raw.missing(gaps, cursor, whole) {
+        for (from, to) in raw.missing(&gaps, cursor, whole) {
             faults.add(format!("envelopes {from} to {to} are missing, and nothing says so"));
         }
     }
@@ -354,7 +358,7 @@ fn ordinals(found: &mut Found, manifest: &Manifest) -> Check {
             raw.of_session, ordinals.recorded
         ));
     }
-    let told = envelopes::told(gaps, ordinals.cursor);
+    let told = envelopes::told(&gaps, ordinals.cursor);
     if ordinals.recorded.saturating_add(told) < ordinals.cursor {
         faults.add(format!(
             "of {} accepted envelopes {} are recorded and {told} are known to be missing",

@@ -103,7 +103,6 @@ fn run() -> RunRecord {
         updated_at: now(),
         archived_at: None,
         parked_reason: None,
-        imported_at: None,
     }
 }
 

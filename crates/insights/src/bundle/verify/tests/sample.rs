@@ -253,6 +253,7 @@ fn session(run_id: RunId) -> SessionRecord {
         stream_connected_at: None,
         stream_disconnected_at: None,
         metadata: SessionFacts { participants: vec![], context_id: None, extension_keys: vec![] },
+        evidence: control_plane_domain::evidence::Evidence::default(),
         created_at: at(0),
         updated_at: at(0),
     }
