@@ -170,6 +170,9 @@ pub(crate) async fn delete(
     path: web::Path<(String, String)>,
 ) -> Result<HttpResponse, ApiError> {
     let (run, artifact) = place(&context, &path).await?;
+    if run.imported_at.is_some() {
+        return Err(ApiError::ReadOnlyRun(run.id.to_string()));
+    }
     if !context.store.artifact_delete(run.id, artifact).await? {
         return Err(not_found(&path.1));
     }

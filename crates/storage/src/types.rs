@@ -1,11 +1,13 @@
 //! Column types that differ between the databases, as one Rust type each.
 
+use chrono::DateTime;
+use control_plane_domain::Timestamp;
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::expression::AsExpression;
 use diesel::pg::Pg;
 use diesel::serialize::{self, IsNull, Output, ToSql};
-use diesel::sql_types::{Text, Uuid as SqlUuid};
+use diesel::sql_types::{Text, Timestamptz, TimestamptzSqlite, Uuid as SqlUuid};
 use diesel::sqlite::Sqlite;
 use uuid::Uuid;
 
@@ -38,5 +40,29 @@ impl FromSql<Text, Sqlite> for DbUuid {
     fn from_sql(value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
         let text = <String as FromSql<Text, Sqlite>>::from_sql(value)?;
         Ok(Self(Uuid::try_parse(&text)?))
+    }
+}
+
+/// A time, read: SQLite has it as text, and diesel tries formats on it that are an order slower than
+/// a parser for the one that it writes.
+#[derive(Debug, Clone, Copy, FromSqlRow)]
+pub(crate) struct DbTime(Timestamp);
+
+impl From<DbTime> for Timestamp {
+    fn from(time: DbTime) -> Self {
+        time.0
+    }
+}
+
+impl FromSql<Timestamptz, Pg> for DbTime {
+    fn from_sql(value: <Pg as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        <Timestamp as FromSql<Timestamptz, Pg>>::from_sql(value).map(Self)
+    }
+}
+
+impl FromSql<TimestamptzSqlite, Sqlite> for DbTime {
+    fn from_sql(value: <Sqlite as Backend>::RawValue<'_>) -> deserialize::Result<Self> {
+        let text = <String as FromSql<Text, Sqlite>>::from_sql(value)?;
+        Ok(Self(DateTime::parse_from_rfc3339(&text)?.to_utc()))
     }
 }

@@ -158,6 +158,11 @@ async fn what_would_change_an_imported_run_is_refused_and_deleting_it_is_not() {
         let answer = api.post(&format!("/runs/{run}/{action}"), &json!({})).await;
         assert_eq!(code(&answer), (409, "RUN_READ_ONLY"), "{action}");
     }
+    let artifacts = format!("/runs/{run}/artifacts");
+    let added = api.post(&artifacts, &json!({ "kind": "report", "label": "mine" })).await;
+    assert_eq!(code(&added), (409, "RUN_READ_ONLY"));
+    let removed = api.delete(&format!("{artifacts}/{run}")).await;
+    assert_eq!(code(&removed), (409, "RUN_READ_ONLY"));
     assert_eq!(api.delete(&format!("/runs/{run}")).await.0, 204);
     assert_eq!(api.get(&format!("/runs/{run}")).await.0, 404);
     assert_eq!(import(&api, export(&from, run, "").await).await.0, 201, "it may come back");

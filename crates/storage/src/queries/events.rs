@@ -11,7 +11,7 @@ use super::schema::{feed, run_events_canonical as events};
 use super::{Connection, Db};
 use crate::error::{Entity, Error, Result};
 use crate::model::{EventFilter, LogEntry, Page};
-use crate::types::DbUuid;
+use crate::types::{DbTime, DbUuid};
 
 #[derive(Queryable, Selectable, Insertable)]
 #[diesel(table_name = events, treat_none_as_default_value = false)]
@@ -19,7 +19,9 @@ pub(super) struct EventRow {
     run_id: DbUuid,
     seq: i64,
     position: Option<i64>,
+    #[diesel(deserialize_as = DbTime)]
     ts: Timestamp,
+    #[diesel(deserialize_as = DbTime)]
     received_at: Timestamp,
     event_type: String,
     subject_kind: Option<String>,
