@@ -81,7 +81,11 @@ fn a_changed_part_is_named() {
             (&of_run("7"), &of_run("8"), "event 7, canonicalEvents[6] was changed"),
             (&of_run("1"), &of_run("9"), "canonicalEvents[0] was changed"),
             (r#""messageId":"m6""#, r#""messageId":"m5""#, "rawEvents: rawEvents[2] was changed"),
-            ("2026-11-28T12", "2026-11-28T13", "exportedAt: it was changed"),
+            (
+                r#""exportedAt":"2026-11-28T12"#,
+                r#""exportedAt":"2026-11-28T13"#,
+                "exportedAt: it was changed",
+            ),
             (r#""logId":"the log""#, r#""logId":"the lag""#, "manifest: the manifest's sha256 is"),
             (r#","metrics":"#, r#","metricz":"#, "at metrics"),
         ] {
