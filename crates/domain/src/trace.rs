@@ -10,7 +10,7 @@ mod live;
 use std::borrow::Cow;
 use std::fmt::Debug;
 
-pub use context::{SpanId, TraceContext, TraceId};
+pub use context::{NoTrace, SpanId, TraceContext, TraceId};
 pub use live::LiveSpan;
 
 /// Nanoseconds since the Unix epoch.
