@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use control_plane_domain::RunId;
 use control_plane_storage::{Census, Error, Knock};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::engine::Context;
@@ -28,11 +29,12 @@ const THOROUGH: u32 = 16;
 /// How many ticks the number of processes must have been the same before runs are handed over.
 const STEADY: u32 = 3;
 
-/// Starts what shares the runs.
-pub(crate) fn start(context: &Arc<Context>) {
+/// Starts what shares the runs. The task that is returned ends when this process has been told to
+/// stop, and is not counted among those that take runs any more.
+pub(crate) fn start(context: &Arc<Context>) -> JoinHandle<()> {
     context.tasks.spawn(beat(Arc::clone(context)));
-    context.tasks.spawn(claim(Arc::clone(context)));
     context.tasks.spawn(listen(Arc::clone(context)));
+    context.tasks.spawn(claim(Arc::clone(context)))
 }
 
 /// Keeps this process alive in the database's eyes, until nobody here writes any more.

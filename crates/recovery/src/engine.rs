@@ -130,7 +130,7 @@ impl Engine {
         if context.config.receipts_enabled {
             context.tasks.spawn(receipts::fetch(Arc::clone(&context)));
         }
-        claim::start(&context);
+        let claiming = claim::start(&context);
         if let Some(tracer) = context.config.tracer.clone() {
             context.tasks.spawn(traces::tell(Arc::clone(&context), tracer));
         }
@@ -139,6 +139,9 @@ impl Engine {
             last.stop.cancelled().await;
             last.drain(&last.following());
             last.drained.cancelled().await;
+            // Whoever hears that runs are free while we are still counted leaves us a share of them.
+            // If it panicked, we leave all the same.
+            let _ = claiming.await;
             // Nobody has to wait for us to be seen to be gone.
             match last.store.runs_release().await {
                 Ok(0) => {}
