@@ -7,7 +7,9 @@ use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 use super::rollups::Held;
-use super::schema::{runs, session_tombstones};
+use super::schema::{
+    run_events_canonical as events, run_events_raw as raw, runs, session_tombstones,
+};
 use super::{Connection, rollups, runs as run_queries};
 use crate::error::{Error, Result};
 use crate::model::Deleted;
@@ -36,6 +38,11 @@ pub(crate) async fn delete(conn: &mut Connection, id: RunId, now: Timestamp) -> 
             Some(false) | None => Rollups::default(),
         };
         diesel::delete(runs::table.find(DbUuid(id.0))).execute(conn).await?;
+        // PostgreSQL has no constraint that would (migration `lean_log`).
+        let log = events::table.filter(events::run_id.eq(DbUuid(id.0)));
+        diesel::delete(log).execute(conn).await?;
+        let envelopes = raw::table.filter(raw::run_id.eq(DbUuid(id.0)));
+        diesel::delete(envelopes).execute(conn).await?;
         // A run that ended before it was bound has released its session: that one may still come.
         if let Some(session_id) = &run.session_id
             && run.imported_at.is_none()
