@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use control_plane_domain::event::ChainHash;
-use control_plane_domain::{EventType, Position, RunId, Seq, Timestamp};
+use control_plane_domain::{EventType, Position, RunId, Seq};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
@@ -19,10 +19,8 @@ pub(super) struct EventRow {
     run_id: DbUuid,
     seq: i64,
     position: Option<i64>,
-    #[diesel(deserialize_as = DbTime)]
-    ts: Timestamp,
-    #[diesel(deserialize_as = DbTime)]
-    received_at: Timestamp,
+    ts: DbTime,
+    received_at: DbTime,
     event_type: String,
     subject_kind: Option<String>,
     subject_id: Option<String>,
@@ -47,8 +45,8 @@ impl EventRow {
             run_id: DbUuid(entry.run_id.0),
             seq: entry.seq,
             position: None,
-            ts: entry.ts,
-            received_at: entry.received_at,
+            ts: DbTime(entry.ts),
+            received_at: DbTime(entry.received_at),
             event_type: entry.event_type.as_str().to_owned(),
             subject_kind,
             subject_id,
@@ -71,8 +69,8 @@ impl TryFrom<EventRow> for LogEntry {
             run_id: RunId(row.run_id.0),
             seq: row.seq,
             position: row.position.unwrap_or_default(),
-            ts: row.ts,
-            received_at: row.received_at,
+            ts: row.ts.0,
+            received_at: row.received_at.0,
             event_type: row.event_type.parse::<EventType>().map_err(|_unknown| corrupt("type"))?,
             subject: row.subject_kind.zip(row.subject_id),
             hash: ChainHash(row.hash.try_into().map_err(|_length| corrupt("hash"))?),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use control_plane_domain::envelope::{Envelope, EnvelopeSource};
-use control_plane_domain::{Ordinal, RunId, Timestamp};
+use control_plane_domain::{Ordinal, RunId};
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
@@ -13,7 +13,7 @@ use super::Connection;
 use super::schema::{run_events_raw as raw, runs};
 use crate::error::Result;
 use crate::model::RawEnvelope;
-use crate::types::DbUuid;
+use crate::types::{DbTime, DbUuid};
 
 /// How many keys a query asks for: SQLite takes a parameter for each.
 const AT_ONCE: usize = 500;
@@ -33,7 +33,7 @@ pub(super) struct RawRow {
     sender: String,
     macp_version: String,
     ts_unix_ms: i64,
-    received_at: Timestamp,
+    received_at: DbTime,
     payload: Vec<u8>,
     sender_authenticated: bool,
     sanitized: bool,
@@ -53,7 +53,7 @@ impl From<&RawEnvelope> for RawRow {
             sender: envelope.sender.clone(),
             macp_version: envelope.macp_version.clone(),
             ts_unix_ms: envelope.timestamp_unix_ms,
-            received_at: raw.received_at,
+            received_at: DbTime(raw.received_at),
             payload: envelope.payload.clone(),
             sender_authenticated: raw.sender_authenticated,
             sanitized: envelope.sanitized,
@@ -71,7 +71,7 @@ impl From<RawRow> for RawEnvelope {
                 EnvelopeSource::Session
             },
             ordinal: row.ordinal,
-            received_at: row.received_at,
+            received_at: row.received_at.0,
             sender_authenticated: row.sender_authenticated,
             envelope: Envelope {
                 macp_version: row.macp_version,
