@@ -9,9 +9,10 @@ mod fold;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use chrono::{Duration, DurationRound};
+use chrono::Duration;
 use serde_json::Value;
 
 use crate::run::Run;
@@ -58,8 +59,10 @@ impl Grain {
 
     /// The start of the bucket that `at` is in.
     pub fn floor(self, at: Timestamp) -> Timestamp {
-        // Only an instant that no clock of ours gives has no start.
-        at.duration_trunc(self.length()).unwrap_or(at)
+        let seconds = i64::from(self.minutes()) * 60;
+        let start = at.timestamp().div_euclid(seconds) * seconds;
+        // Only the first instants there are have no start.
+        Timestamp::from_timestamp(start, 0).unwrap_or(at)
     }
 }
 
@@ -182,33 +185,51 @@ pub enum Sign {
 }
 
 /// What one figure is of, and the start of the finest bucket that it is in.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Cell {
     figure: Figure,
     subject: String,
     bucket: Timestamp,
 }
 
-/// Figures of one run, wherever it is filed.
+impl Cell {
+    /// What cells are in the order of.
+    fn as_key(&self) -> (Figure, &str, Timestamp) {
+        (self.figure, &self.subject, self.bucket)
+    }
+}
+
+/// Figures of one run, wherever it is filed, in the order of their cells: they are few, and a run
+/// that is followed has some all the time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Figures(BTreeMap<Cell, Amount>);
+pub struct Figures(Vec<(Cell, Amount)>);
 
 impl Figures {
     /// Counts something at an instant.
     pub fn add(&mut self, figure: Figure, subject: &str, at: Timestamp, amount: Amount) {
         let finest = if figure.is_of_agent() { Grain::Day } else { Grain::Minute };
-        let cell = Cell { figure, subject: name(subject), bucket: finest.floor(at) };
-        self.0.entry(cell).or_default().add(amount, Sign::Plus);
+        self.count(figure, &name(subject), finest.floor(at), amount);
     }
 
     /// Counts all of `other`.
     pub fn merge(&mut self, other: &Self) {
-        for (cell, amount) in &other.0 {
-            match self.0.get_mut(cell) {
-                Some(known) => known.add(*amount, Sign::Plus),
-                None => {
-                    self.0.insert(cell.clone(), *amount);
+        for (Cell { figure, subject, bucket }, amount) in &other.0 {
+            self.count(*figure, subject, *bucket, *amount);
+        }
+    }
+
+    fn count(&mut self, figure: Figure, subject: &str, bucket: Timestamp, amount: Amount) {
+        let wanted = (figure, subject, bucket);
+        let place = self.0.binary_search_by(|(cell, _)| cell.as_key().cmp(&wanted));
+        match place {
+            Ok(place) => {
+                if let Some((_, known)) = self.0.get_mut(place) {
+                    known.add(amount, Sign::Plus);
                 }
+            }
+            Err(place) => {
+                let cell = Cell { figure, subject: subject.to_owned(), bucket };
+                self.0.insert(place, (cell, amount));
             }
         }
     }
@@ -231,9 +252,9 @@ impl Filing {
     pub fn of(run: &Run) -> Self {
         let text = |key: &str| run.metadata.get(key).and_then(Value::as_str).unwrap_or_default();
         Self {
-            environment: name(text("environment")),
-            source_ref: name(run.source_ref.as_deref().unwrap_or_default()),
-            scenario_ref: name(text("scenarioRef")),
+            environment: name(text("environment")).into_owned(),
+            source_ref: name(run.source_ref.as_deref().unwrap_or_default()).into_owned(),
+            scenario_ref: name(text("scenarioRef")).into_owned(),
         }
     }
 }
@@ -309,12 +330,12 @@ impl FromIterator<(Key, Amount)> for Rollups {
 }
 
 /// A name as keys have it: a long one is cut, and told from others by a hash.
-pub fn name(text: &str) -> String {
+pub fn name(text: &str) -> Cow<'_, str> {
     if text.len() <= MAX_NAME {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     use sha2::{Digest, Sha256};
     let start = text.get(..text.floor_char_boundary(KEPT_NAME)).unwrap_or_default();
     let hash = hex::encode(Sha256::digest(text));
-    format!("{start}#{}", hash.get(..16).unwrap_or(&hash))
+    Cow::Owned(format!("{start}#{}", hash.get(..16).unwrap_or(&hash)))
 }

@@ -52,8 +52,11 @@ impl Counted {
     pub(super) fn take(&mut self, run: &Run, metrics: &RunMetrics) -> Rollups {
         let (filing, standing) = (Filing::of(run), rollup::standing(run, metrics));
         let mut changes = Rollups::default();
-        changes.file(&self.filing, &self.standing, Sign::Minus);
-        changes.file(&filing, &standing, Sign::Plus);
+        // Most batches change neither.
+        if (&filing, &standing) != (&self.filing, &self.standing) {
+            changes.file(&self.filing, &self.standing, Sign::Minus);
+            changes.file(&filing, &standing, Sign::Plus);
+        }
         if filing != self.filing
             && let Some(since) = self.since.take()
         {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use control_plane_domain::rollup::Filing;
 use control_plane_domain::{Position, RunId, Timestamp};
 use diesel::pg::Pg;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -17,7 +18,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Connection, rollups, runs, sessions};
+use super::{Connection, runs, sessions};
 use crate::error::Result;
 use crate::model::Append;
 
@@ -35,7 +36,7 @@ struct Statement<'a> {
     inbox: Vec<i64>,
     raw: Raw<'a>,
     canonical: Canonical<'a>,
-    rollups: String,
+    rollups: Rollups<'a>,
 }
 
 #[derive(Default)]
@@ -77,6 +78,21 @@ struct Canonical<'a> {
     body: Vec<&'a str>,
 }
 
+#[derive(Default)]
+struct Rollups<'a> {
+    run_id: Vec<Uuid>,
+    whole: Vec<bool>,
+    grain: Vec<i32>,
+    figure: Vec<&'static str>,
+    bucket: Vec<Timestamp>,
+    subject: Vec<&'a str>,
+    environment: Vec<&'a str>,
+    source_ref: Vec<&'a str>,
+    scenario_ref: Vec<&'a str>,
+    count: Vec<i64>,
+    sum: Vec<i64>,
+}
+
 /// Writes all batches in one transaction. The result has, for each run that was not fenced off,
 /// the position before its first event.
 pub(crate) async fn append(
@@ -100,7 +116,6 @@ impl<'a> Statement<'a> {
             metrics: json(batches.iter().copied().map(metrics_row)),
             projections: json(batches.iter().copied().filter_map(projection_row)),
             artifacts: json(batches.iter().flat_map(|batch| &batch.artifacts).map(artifact_row)),
-            rollups: json(batches.iter().copied().flat_map(rollup_rows)),
             inbox: batches.iter().flat_map(|batch| batch.inbox_used.iter().copied()).collect(),
             ..Self::default()
         };
@@ -108,6 +123,7 @@ impl<'a> Statement<'a> {
             statement.push_snapshots(batch);
             statement.push_raw(batch);
             statement.push_canonical(batch);
+            statement.push_rollups(batch);
         }
         statement
     }
@@ -156,6 +172,24 @@ impl<'a> Statement<'a> {
             columns.subject_id.push(subject.map(|(_, id)| id.as_str()));
             columns.hash.push(&entry.hash.0);
             columns.body.push(std::str::from_utf8(&entry.body).unwrap_or_default());
+        }
+    }
+
+    fn push_rollups(&mut self, batch: &'a Append) {
+        let columns = &mut self.rollups;
+        for (key, amount) in batch.rollups.iter() {
+            let filed = |name: fn(&Filing) -> &str| key.filing.as_ref().map_or("", name);
+            columns.run_id.push(batch.lease.run_id.0);
+            columns.whole.push(key.filing.is_none());
+            columns.grain.push(key.grain.minutes());
+            columns.figure.push(key.figure.as_str());
+            columns.bucket.push(key.bucket);
+            columns.subject.push(&key.subject);
+            columns.environment.push(filed(|filing| &filing.environment));
+            columns.source_ref.push(filed(|filing| &filing.source_ref));
+            columns.scenario_ref.push(filed(|filing| &filing.scenario_ref));
+            columns.count.push(amount.count);
+            columns.sum.push(amount.sum);
         }
     }
 }
@@ -271,18 +305,6 @@ fn projection_row(batch: &Append) -> Option<Value> {
     }))
 }
 
-fn rollup_rows(batch: &Append) -> impl Iterator<Item = Value> {
-    #[derive(serde::Serialize)]
-    struct Change {
-        run_id: RunId,
-        #[serde(flatten)]
-        row: rollups::RollupRow,
-    }
-    let run_id = batch.lease.run_id;
-    let rows = rollups::RollupRow::all(&batch.rollups).into_iter();
-    rows.map(move |row| serde_json::to_value(Change { run_id, row }).unwrap_or_default())
-}
-
 fn artifact_row(artifact: &crate::model::Artifact) -> Value {
     serde_json::json!({
         "id": artifact.id,
@@ -350,7 +372,17 @@ impl QueryFragment<Pg> for Statement<'_> {
             Array<Nullable<Text>> => &canonical.subject_id,
             Array<Binary> => &canonical.hash,
             Array<Text> => &canonical.body,
-            Text => rollups,
+            Array<SqlUuid> => &rollups.run_id,
+            Array<Bool> => &rollups.whole,
+            Array<Integer> => &rollups.grain,
+            Array<Text> => &rollups.figure,
+            Array<Timestamptz> => &rollups.bucket,
+            Array<Text> => &rollups.subject,
+            Array<Text> => &rollups.environment,
+            Array<Text> => &rollups.source_ref,
+            Array<Text> => &rollups.scenario_ref,
+            Array<BigInt> => &rollups.count,
+            Array<BigInt> => &rollups.sum,
         }
         out.push_sql(parts.next().unwrap_or_default());
         Ok(())

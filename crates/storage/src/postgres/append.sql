@@ -128,9 +128,9 @@ WITH batch AS (
     INSERT INTO rollups AS t
     SELECT d.whole, d.grain, d.figure, d.bucket, d.subject, d.environment, d.source_ref,
         d.scenario_ref, sum(d.count)::bigint, sum(d.sum)::bigint
-    FROM json_to_recordset(?::json) AS d(
-        run_id uuid, whole boolean, grain integer, figure text, bucket timestamptz, subject text,
-        environment text, source_ref text, scenario_ref text, count bigint, sum bigint)
+    FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        AS d(run_id, whole, grain, figure, bucket, subject, environment, source_ref, scenario_ref,
+            count, sum)
     JOIN fenced f ON f.id = d.run_id AND f.rolled_up
     JOIN based b ON b.id = d.run_id
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8

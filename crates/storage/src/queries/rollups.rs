@@ -30,7 +30,7 @@ const MAX_MISSING: i64 = 200;
 const MAX_EVENTS: i64 = 10 * PAGE;
 
 /// A sum that changes.
-#[derive(Debug, Clone, PartialEq, Insertable, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Insertable)]
 #[diesel(table_name = rollups)]
 pub(super) struct RollupRow {
     whole: bool,

@@ -100,7 +100,7 @@ pub(super) fn within(period: &Period) -> OfRollup {
 pub(super) fn filed_under(scenario: &str) -> OfRollup {
     Box::new(
         sql::<Bool>("(rollups.source_ref = ")
-            .bind::<Text, _>(control_plane_domain::rollup::name(scenario))
+            .bind::<Text, _>(control_plane_domain::rollup::name(scenario).into_owned())
             .sql(" OR rollups.scenario_ref LIKE ")
             .bind::<Text, _>(like::anywhere(scenario))
             .sql(" ESCAPE '\\')"),
