@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::read::growth;
+
 /// What an item of a [`KeyedList`] is found by.
 pub trait Keyed {
     /// The key; it never changes.
@@ -60,6 +62,9 @@ impl<T: Keyed, const CAPACITY: usize> KeyedList<T, CAPACITY> {
             return None;
         }
         self.index.insert(key.to_owned(), self.items.len());
+        if self.items.len() == self.items.capacity() {
+            self.items.reserve_exact(growth(self.items.len()));
+        }
         self.items.push(new());
         self.items.last_mut()
     }

@@ -1,6 +1,8 @@
 //! The engine: launches runs, recovers them, and supervises the task of each.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +11,7 @@ use control_plane_domain::runtime::Runtime;
 use control_plane_domain::{Clock, RunDescriptor, RunId, RunState, RunTrace, SessionId};
 use control_plane_storage::model::{Lease, NewRun};
 use control_plane_storage::{Error, Store};
+use futures_util::FutureExt;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -357,9 +360,11 @@ impl Context {
     async fn guard(self: Arc<Self>, id: RunId, lease: Lease, origin: Origin) {
         let (mut lease, mut panics) = (lease, 0);
         loop {
-            let task = tokio::spawn(run::supervise(Arc::clone(&self), lease, origin));
-            let Err(fault) = task.await else { break };
-            tracing::error!(run.id = %id, error = %fault, "The task of run {id} ended by itself");
+            // What a panic leaves behind is in the task, which is dropped.
+            let task = AssertUnwindSafe(run::supervise(Arc::clone(&self), lease, origin));
+            let Err(panic) = task.catch_unwind().await else { break };
+            let fault = words(&*panic);
+            tracing::error!(run.id = %id, error = fault, "The task of run {id} ended by itself");
             metrics::counter!("macp_run_panics_total").increment(1);
             lease = self.following().get(&id).map_or(lease, |place| place.lease);
             panics += 1;
@@ -455,6 +460,12 @@ async fn follow_if_there(context: &Arc<Context>, id: RunId) {
             return;
         }
     }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let literal = panic.downcast_ref::<&str>().copied();
+    literal.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic")
 }
 
 fn gauge(following: usize) {

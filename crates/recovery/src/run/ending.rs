@@ -1,4 +1,7 @@
 //! The end of a run: by its session's state, and by the decision receipt where history is gone.
+//!
+//! What happens once in a run's life is boxed here: unboxed, it would be part of what every quiet
+//! run's task takes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,12 +30,12 @@ impl Task<'_> {
     pub(super) async fn conclude(&mut self, state: SessionState) -> Result<(), Exit> {
         if state == SessionState::Resolved
             && !self.ledger.ends_with_commitment()
-            && let Receipt::Document(document) = self.receipt().await?
+            && let Receipt::Document(document) = Box::pin(self.receipt()).await?
         {
             let now = self.now();
             self.ledger.receipt(&document, now);
         }
-        self.look_back(state).await?;
+        Box::pin(self.look_back(state)).await?;
         let now = self.now();
         self.ledger.session_state(state, now);
         match state {
@@ -65,7 +68,7 @@ impl Task<'_> {
         if self.ledger.ends_with_commitment() {
             return self.conclude(SessionState::Resolved).await;
         }
-        let receipt = self.receipt().await?;
+        let receipt = Box::pin(self.receipt()).await?;
         self.open_gap(match receipt {
             Receipt::Document(_) | Receipt::Unresolved => "SESSION_EVICTED",
             Receipt::Unknown | Receipt::Withheld(_) => "SESSION_GONE",

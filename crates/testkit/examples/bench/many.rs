@@ -46,9 +46,10 @@ pub(crate) async fn heard(kind: Kind, size: Size) -> Result<(f64, f64)> {
     Ok((f64::from(u32::try_from(count)?), began.elapsed().as_secs_f64()))
 }
 
-/// Resident memory for each session more, in KiB.
+/// Resident memory for each session more, in KiB. It is counted from where what is bounded has its
+/// size, the caches and buffers of the database's connections above all.
 pub(crate) async fn quiet(kind: Kind, size: Size) -> Result<f64> {
-    let (few, many) = if size == Size::Full { (500, 2500) } else { (20, 60) };
+    let (few, many) = if size == Size::Full { (2000, 4000) } else { (20, 60) };
     let mut crowd = Crowd::gather(kind).await;
     let pid = crowd.server.pid().context("the server does not run")?;
     crowd.grow(few, SAID).await?;
