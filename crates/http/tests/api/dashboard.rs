@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use control_plane_domain::EventType;
+use control_plane_domain::{EventType, RunState};
 use control_plane_testkit::database::{Kind, TestDb};
 use serde_json::{Value, json};
 
@@ -86,6 +86,29 @@ async fn the_overview_tells_how_runs_went() {
         assert_eq!(body["runtimeHealth"]["runtimeKind"], "rust");
         assert!(body["runtimeHealth"]["ok"].is_boolean());
         assert_eq!(body["period"]["bucket"], "hour");
+        api.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn suspended_runs_are_active_and_told_apart() {
+    for kind in Kind::ALL {
+        let api = start(kind).await;
+        Journal::create_of(&api.store, "loans").await;
+        let mut paused = Journal::create_of(&api.store, "fraud").await;
+        let seen = async || {
+            let body = overview(&api, "").await;
+            let elsewhere = overview(&api, "?scenarioRef=loans").await;
+            let kpis = &body["kpis"];
+            let other = elsewhere["kpis"]["suspendedRuns"].clone();
+            [kpis["activeRuns"].clone(), kpis["suspendedRuns"].clone(), other]
+        };
+
+        paused.turn(RunState::Suspended).await;
+        assert_eq!(seen().await, [2, 1, 0]);
+
+        paused.turn(RunState::Running).await;
+        assert_eq!(seen().await, [2, 0, 0]);
         api.stop().await;
     }
 }

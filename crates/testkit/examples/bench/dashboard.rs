@@ -61,8 +61,9 @@ FROM (SELECT id, created_at, row_number() OVER (ORDER BY id) AS n FROM runs) AS 
         WHEN seq = 19 THEN 'decision.finalized' WHEN seq = 20 THEN 'run.completed'
         ELSE 'message.received' END AS type, 'agent-' || (n + seq % 3) % 50 AS agent) AS said";
 
-/// Milliseconds, the median and the 99th of a hundred, for each thing that is asked for.
-pub(crate) async fn measure(size: Size) -> Result<Vec<(String, f64, f64)>> {
+/// Milliseconds, the median, the 99th and the last of a hundred, for each thing that is asked for.
+/// The slowest of the first thing is the first question that the server is asked at all.
+pub(crate) async fn measure(size: Size) -> Result<Vec<(String, f64)>> {
     let runs = if size == Size::Full { 100_000 } else { 500 };
     let database = TestDb::new(Kind::Postgres);
     let sql = |text: &str| {
@@ -78,7 +79,10 @@ pub(crate) async fn measure(size: Size) -> Result<Vec<(String, f64, f64)>> {
     // As for runs of an older version: each log is read, and the sums are written.
     let store = database.store();
     while store.rollups_catch_up().await? {}
-    database.tamper("ANALYZE rollups").await;
+    // What the database does by itself some time after so many rows were written.
+    for table in ["rollups", "runs"] {
+        database.tamper(&format!("VACUUM ANALYZE {table}")).await;
+    }
 
     let runtime = RuntimeProcess::in_memory().await;
     let server = serve(&runtime, &database).await;
@@ -93,9 +97,12 @@ pub(crate) async fn measure(size: Size) -> Result<Vec<(String, f64, f64)>> {
             ensure!(status == 200, "{path} answered {status}: {body}");
         }
         taken.sort_by(f64::total_cmp);
-        let part = |percent: usize| taken.get(taken.len() * percent / 100).copied();
-        let (median, high) = part(50).zip(part(99)).context("nothing was measured")?;
-        figures.push((format!("dashboard_{name}"), median, high));
+        // The nearest rank: of a hundred, the 99th.
+        for (what, percent) in [("p50", 50_usize), ("p99", 99), ("max", 100)] {
+            let rank = (taken.len() * percent).div_ceil(100);
+            let figure = taken.get(rank.saturating_sub(1)).context("nothing was measured")?;
+            figures.push((format!("dashboard_{name}_{what}"), *figure));
+        }
     }
     let (_, month) = server.get("/dashboard/overview?window=30d").await;
     let seen = &month["kpis"]["totalRuns"];

@@ -163,6 +163,16 @@ impl Journal {
         self.append(&[EventType::RunFailed]).await;
     }
 
+    /// Suspends the run, or resumes it.
+    pub(crate) async fn turn(&mut self, state: RunState) {
+        let told = match state {
+            RunState::Suspended => EventType::RunSuspended,
+            _ => EventType::RunResumed,
+        };
+        self.run.state = state;
+        self.append(&[told]).await;
+    }
+
     /// Gives the run up.
     pub(crate) async fn park(&self, reason: &str) {
         assert!(self.store.run_park(self.lease, reason.to_owned()).await.unwrap());
