@@ -1,6 +1,9 @@
-//! What it takes to export a long run: how soon it begins, how fast it goes, and how much memory
-//! the server needs for it.
+//! What it takes to export a long run, to verify its bundle and to import it elsewhere: how soon it
+//! begins, how fast it goes, and how much memory is needed for it.
 
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,12 +16,14 @@ use control_plane_domain::metrics::RunMetrics;
 use control_plane_domain::rollup::Rollups;
 use control_plane_domain::run::RunMode;
 use control_plane_domain::{
-    Clock, EventType, Run, RunId, RunState, Session, SessionId, SessionState, SystemClock,
+    CanonicalEvent, Clock, EventType, Run, RunId, RunState, Session, SessionId, SessionState,
+    SystemClock,
 };
+use control_plane_projection::{PriceTable, apply_metrics};
 use control_plane_storage::Store;
 use control_plane_storage::model::{Append, Appended, Created, LogEntry, NewRun};
 use control_plane_testkit::database::{Kind, TestDb};
-use control_plane_testkit::process::ServerProcess;
+use control_plane_testkit::process::{ServerProcess, program};
 use control_plane_testkit::runtime::RuntimeProcess;
 use serde_json::{Map, json};
 
@@ -39,6 +44,15 @@ pub(crate) struct Figures {
     pub(crate) seconds: f64,
     pub(crate) megabytes_per_second: f64,
     /// More than before it began, in MiB.
+    pub(crate) memory: f64,
+    pub(crate) verified: Effort,
+    pub(crate) imported: Effort,
+}
+
+/// What a command took.
+pub(crate) struct Effort {
+    pub(crate) seconds: f64,
+    /// In all, in MiB.
     pub(crate) memory: f64,
 }
 
@@ -61,7 +75,7 @@ pub(crate) async fn measure(kind: Kind, size: Size) -> Result<Vec<Figures>> {
     for (shape, path) in [("json", "export"), ("ndjson", "export/stream")] {
         server.restart().await;
         tokio::time::sleep(SETTLE).await;
-        figures.push(export(&server, shape, &format!("/runs/{run}/{path}"), events).await?);
+        figures.push(export(&server, shape, &format!("/runs/{run}/{path}"), events, kind).await?);
     }
     Ok(figures)
 }
@@ -71,6 +85,7 @@ async fn export(
     shape: &'static str,
     path: &str,
     events: i64,
+    kind: Kind,
 ) -> Result<Figures> {
     let pid = server.pid().context("the server does not run")?;
     let before = resident(pid)?;
@@ -92,9 +107,11 @@ async fn export(
     let mut response = client.get(server.url(path)).send().await?.error_for_status()?;
     let (mut first, mut bytes) = (None, 0_u64);
     let mut end = Vec::new();
+    let mut file = tempfile::NamedTempFile::new()?;
     while let Some(chunk) = response.chunk().await? {
         first.get_or_insert_with(|| started.elapsed());
         bytes += u64::try_from(chunk.len())?;
+        file.write_all(&chunk)?;
         end.extend_from_slice(&chunk);
         end.drain(..end.len().saturating_sub(8192));
     }
@@ -110,19 +127,45 @@ async fn export(
         seconds,
         megabytes_per_second: f64::from(u32::try_from(bytes / 1000)?) / 1000.0 / seconds,
         memory: most - before,
+        verified: command("verify", file.path(), None).await?,
+        imported: command("import", file.path(), Some(&TestDb::new(kind))).await?,
     })
+}
+
+/// What a command with a bundle takes, from the start of its process to the end.
+async fn command(task: &str, bundle: &Path, database: Option<&TestDb>) -> Result<Effort> {
+    let mut command = Command::new(program());
+    command.arg(task).arg(bundle).stdout(Stdio::null());
+    command.envs(database.map(|database| ("DATABASE_URL", database.url())));
+    command.envs([
+        ("APP_ENV", "development"),
+        ("RUNTIME_ALLOW_INSECURE", "true"),
+        ("LOG_LEVEL", "error"),
+    ]);
+    let started = Instant::now();
+    let mut child = command.spawn()?;
+    let mut memory: f64 = 0.0;
+    let status = loop {
+        memory = memory.max(resident(child.id()).unwrap_or_default());
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    ensure!(status.success(), "`{task}` ended with {status}");
+    Ok(Effort { seconds: started.elapsed().as_secs_f64(), memory })
 }
 
 /// A run that is over, of this many events of about 700 bytes.
 async fn record(store: &Store, events: i64) -> Result<RunId> {
     let (mut run, session) = subject();
     let id = run.id;
-    let mut metrics = RunMetrics::empty(id);
+    let (mut figures, prices) = (RunMetrics::empty(id), PriceTable::default());
     let new = NewRun {
         run: run.clone(),
         session: session.clone(),
         entries: vec![],
-        metrics: metrics.clone(),
+        metrics: figures.clone(),
         trace: None,
     };
     let Created::New(lease) = store.run_create(new).await? else { bail!("the run is there") };
@@ -134,12 +177,12 @@ async fn record(store: &Store, events: i64) -> Result<RunId> {
         for seq in expected_seq + 1..=until {
             let kind =
                 if seq == events { EventType::RunCompleted } else { EventType::MessageReceived };
-            let entry = entry(id, &session.session_id, seq, kind, chain);
+            let (event, entry) = entry(id, &session.session_id, seq, kind, chain);
+            apply_metrics(&mut figures, &event, &prices);
             chain = entry.hash;
             entries.push(entry);
         }
         run.last_seq = until;
-        metrics.event_count = until;
         if until == events {
             run.state = RunState::Completed;
             run.ended_at = Some(run.created_at);
@@ -154,7 +197,7 @@ async fn record(store: &Store, events: i64) -> Result<RunId> {
             entries,
             projection: None,
             snapshots: vec![],
-            metrics: metrics.clone(),
+            metrics: figures.clone(),
             artifacts: vec![],
             inbox_used: vec![],
             rollups: Rollups::default(),
@@ -172,7 +215,7 @@ fn entry(
     seq: i64,
     event_type: EventType,
     before: ChainHash,
-) -> LogEntry {
+) -> (CanonicalEvent, LogEntry) {
     let now = SystemClock.now();
     let message_id = format!("message-{seq}");
     let data = json!({
@@ -193,17 +236,19 @@ fn entry(
     };
     let event = draft.into_event(run_id, seq, now);
     let body = event.encode();
-    LogEntry {
+    let subject = event.subject.as_ref();
+    let entry = LogEntry {
         run_id,
         seq,
         position: 0,
         ts: event.ts,
         received_at: event.received_at,
         event_type,
-        subject: event.subject.map(|it| (it.kind.as_str().to_owned(), it.id)),
+        subject: subject.map(|it| (it.kind.as_str().to_owned(), it.id.clone())),
         hash: before.then(&body),
         body: Bytes::from(body),
-    }
+    };
+    (event, entry)
 }
 
 fn subject() -> (Run, Session) {

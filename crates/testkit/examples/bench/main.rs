@@ -95,6 +95,10 @@ async fn main() -> Result<()> {
                 report(&of("whole"), figures.seconds, "s", kind);
                 report(&of("rate"), figures.megabytes_per_second, "MB/s", kind);
                 report(&of("memory"), figures.memory, "MiB", kind);
+                for (task, effort) in [("verify", figures.verified), ("import", figures.imported)] {
+                    report(&format!("{task}_{}_whole", figures.shape), effort.seconds, "s", kind);
+                    report(&format!("{task}_{}_memory", figures.shape), effort.memory, "MiB", kind);
+                }
             }
         }
         if is_wanted("sessions") {
