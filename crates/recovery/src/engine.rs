@@ -273,8 +273,7 @@ impl Engine {
         let mut follower = context.store.follow(run_id, run.last_seq);
         let done = async {
             loop {
-                let items = context.store.inbox_list(run_id).await?;
-                if !items.iter().any(|item| item.kind == kind && item.dedup_key == dedup_key) {
+                if !context.store.inbox_has(run_id, kind, dedup_key).await? {
                     return Ok(());
                 }
                 context.serve_inbox(run_id).await?;
@@ -396,8 +395,8 @@ impl Context {
         }
         // Who asked while the task was ending took it for one that still listens.
         if !self.stop.is_cancelled()
-            && let Ok(items) = self.store.inbox_list(id).await
-            && !items.is_empty()
+            && let Ok(page) = self.store.inbox_page(id, &[], 1).await
+            && !page.items.is_empty()
             && let Err(fault) = self.serve_inbox(id).await
         {
             tracing::debug!(run.id = %id, error = %fault, "The inbox is looked at again later");

@@ -367,11 +367,11 @@ impl Ledger {
         &self.done_items
     }
 
-    /// Forgets the items that are not in the inbox any more: they are committed, and their numbers
-    /// do not come again.
-    pub(crate) fn keep_done(&mut self, listed: &HashSet<i64>) {
-        self.done_items.retain(|item| listed.contains(item));
-        self.artifacts.retain(|_, item| listed.contains(item));
+    /// Forgets items that are not in the inbox any more: they are committed, and their numbers do
+    /// not come again.
+    pub(crate) fn forget_done(&mut self, gone: &HashSet<i64>) {
+        self.done_items.retain(|item| !gone.contains(item));
+        self.artifacts.retain(|_, item| !gone.contains(item));
     }
 
     /// Drops inbox item `item` with the next batch.

@@ -153,6 +153,11 @@ impl Listener {
         self.mailbox.read.store(cursor, Relaxed);
     }
 
+    /// There is more in the inbox.
+    pub(crate) fn ask_again(&self) {
+        self.mailbox.asked.notify_one();
+    }
+
     /// Waits until something may be in the inbox. Dropping the future loses nothing.
     pub(crate) async fn asked(&self) {
         self.mailbox.asked.notified().await;

@@ -1,5 +1,7 @@
 //! What goes in and comes out of a [`crate::Store`].
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use control_plane_domain::envelope::EnvelopeSource;
 use control_plane_domain::event::ChainHash;
@@ -99,6 +101,17 @@ pub struct InboxItem {
     pub dedup_key: String,
     pub payload: Value,
     pub created_at: Timestamp,
+}
+
+/// A part of what is in a run's inbox, for whoever has carried out some of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct InboxPage {
+    /// What is not carried out yet, oldest first.
+    pub items: Vec<InboxItem>,
+    /// What is carried out and not in the inbox any more.
+    pub gone: HashSet<i64>,
+    /// Whether `items` is not all.
+    pub more: bool,
 }
 
 /// Which runs to list (spec 1.3.3).

@@ -7,7 +7,7 @@ use control_plane_domain::{RunId, Timestamp};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::model::{InboxItem, Lease};
+use crate::model::{InboxItem, InboxPage, Lease};
 use crate::news::News;
 use crate::postgres;
 use crate::store::{Backend, Store};
@@ -229,6 +229,19 @@ impl Store {
     /// What is asked of a run, oldest first.
     pub async fn inbox_list(&self, id: RunId) -> Result<Vec<InboxItem>> {
         read!(self, ownership::inbox_list(id))
+    }
+
+    /// At most `limit` of what is asked of a run, oldest first, besides what is `done` and may still
+    /// be there.
+    pub async fn inbox_page(&self, id: RunId, done: &[i64], limit: usize) -> Result<InboxPage> {
+        let done = done.to_vec();
+        read!(self, ownership::inbox_page(id, &done, limit))
+    }
+
+    /// Whether this is asked of a run and not carried out yet.
+    pub async fn inbox_has(&self, id: RunId, kind: &str, dedup_key: &str) -> Result<bool> {
+        let (kind, dedup_key) = (kind.to_owned(), dedup_key.to_owned());
+        read!(self, ownership::inbox_has(id, &kind, &dedup_key))
     }
 
     /// Which runs something is asked of.

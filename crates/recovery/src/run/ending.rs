@@ -28,15 +28,14 @@ enum Receipt {
 impl Task<'_> {
     /// Ends the run as its session ended. Everything that could be read is in the ledger.
     pub(super) async fn conclude(&mut self, state: SessionState) -> Result<(), Exit> {
-        if state == SessionState::Resolved
-            && !self.ledger.ends_with_commitment()
-            && let Receipt::Document(document) = Box::pin(self.receipt()).await?
-        {
-            let now = self.now();
+        let asks = state == SessionState::Resolved && !self.ledger.ends_with_commitment();
+        let receipt = if asks { Some(Box::pin(self.receipt()).await?) } else { None };
+        Box::pin(self.look_back(state)).await?;
+        // What ends the run is one batch: of a part of it, the next process would not know.
+        let now = self.now();
+        if let Some(Receipt::Document(document)) = receipt {
             self.ledger.receipt(&document, now);
         }
-        Box::pin(self.look_back(state)).await?;
-        let now = self.now();
         self.ledger.session_state(state, now);
         match state {
             SessionState::Cancelled => self.ledger.advance(RunState::Cancelled, now)?,

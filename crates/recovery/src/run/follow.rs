@@ -216,7 +216,7 @@ impl Task<'_> {
         let room = self.ledger.has_room(self.context.config.batch_envelopes);
         let looking = looking.as_mut().map(|looking| &mut looking.answer);
         let probe = settling.as_mut().map(|over| &mut over.probe);
-        let may_fetch = fetching.is_none();
+        let may_fetch = room && fetching.is_none();
         tokio::select! {
             biased;
             () = self.context.stop.cancelled() => Next::Stop,

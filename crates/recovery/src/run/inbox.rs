@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use control_plane_domain::rollup::Figures;
 use control_plane_domain::{RunId, RunState, SessionState};
-use control_plane_storage::model::{Artifact, InboxItem};
+use control_plane_storage::model::{Artifact, InboxItem, InboxPage};
 use control_plane_storage::{Error, SIGNAL, Store};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -28,12 +28,13 @@ pub(crate) const CANCEL: &str = "cancel";
 /// The kind of an item that tells what the runtime said of the session to somebody else.
 pub(crate) const SESSION_SEEN: &str = "session_seen";
 
+/// Most items that are read at once, so that a run whose owner was long away takes no more memory
+/// than another one.
+const AT_ONCE: usize = 256;
+
 /// What is in the inbox, and which artifacts the run has.
 pub(super) struct Inbox {
-    /// Everything that is in it.
-    listed: HashSet<i64>,
-    /// What is not carried out yet.
-    items: Vec<InboxItem>,
+    page: InboxPage,
     /// Items that are signals which are recorded already.
     recorded: HashSet<i64>,
     artifacts: HashSet<Uuid>,
@@ -58,40 +59,49 @@ impl Task<'_> {
     pub(super) fn fetch_inbox(&self) -> BoxFuture<'static, Fetched> {
         let (store, id) = (self.context.store.clone(), self.ledger.run.id);
         // A burst of signals is listed again while its first part is being committed.
-        let done = self.ledger.done_items().clone();
+        let done: Vec<i64> = self.ledger.done_items().iter().copied().collect();
         let readers = std::sync::Arc::clone(&self.context.readers);
         let read_to = self.ledger.read_to();
         async move {
             let _turn = readers.acquire().await;
-            let mut items = store.inbox_list(id).await?;
-            let listed = items.iter().map(|item| item.id).collect();
-            items.retain(|item| !done.contains(&item.id));
+            let page = store.inbox_page(id, &done, AT_ONCE).await?;
+            let items = &page.items;
             let adds = items.iter().any(|item| item.kind == ARTIFACT);
             let artifacts = if adds { store.artifact_ids(id).await? } else { Vec::new() };
             let artifacts = artifacts.into_iter().collect();
-            let recorded = recorded(&store, id, &items).await?;
+            let recorded = recorded(&store, id, items).await?;
             let before = match items.iter().any(|item| item.kind == ADOPTION) {
                 true => store.rollup_figures(id, read_to).await?,
                 false => Figures::default(),
             };
-            Ok(Inbox { listed, items, recorded, artifacts, before })
+            Ok(Inbox { page, recorded, artifacts, before })
         }
         .boxed()
     }
 
-    /// Carries out what is in the inbox; it is committed with the next batch.
+    /// Carries out what is in the inbox; the last of it is committed with the next batch.
     pub(super) async fn take_inbox(&mut self) -> Result<(), Exit> {
-        let inbox = self.fetch_inbox().await.map_err(|fault| Exit::Reload(fault.to_string()))?;
-        self.carry_out_all(inbox);
-        Ok(())
+        loop {
+            let inbox =
+                self.fetch_inbox().await.map_err(|fault| Exit::Reload(fault.to_string()))?;
+            let more = inbox.page.more;
+            self.carry_out_all(inbox);
+            if !more {
+                return Ok(());
+            }
+            self.commit().await?;
+        }
     }
 
-    /// Carries out what was read.
+    /// Carries out what was read. When that was not all, we are told to read again.
     pub(super) fn carry_out_all(&mut self, inbox: Inbox) {
-        let Inbox { listed, items, recorded, artifacts, before } = inbox;
+        let Inbox { page, recorded, artifacts, before } = inbox;
         let id = self.ledger.run.id;
-        self.ledger.keep_done(&listed);
-        for item in items {
+        self.ledger.forget_done(&page.gone);
+        if page.more {
+            self.listener.ask_again();
+        }
+        for item in page.items {
             if recorded.contains(&item.id) {
                 self.ledger.inbox_done(item.id);
             } else if !self.ledger.has_done(item.id) {

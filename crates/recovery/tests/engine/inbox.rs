@@ -1,6 +1,7 @@
 //! What is asked of a run is done once, whatever the run is doing.
 
-use control_plane_domain::{RunId, RunState, SessionId};
+use control_plane_domain::{Clock, RunId, RunState, SessionId, SystemClock};
+use control_plane_recovery::MAX_ARTIFACTS;
 use control_plane_testkit::database::Kind;
 use control_plane_testkit::message;
 use control_plane_testkit::runtime::{Durability, Options, RuntimeProcess};
@@ -85,6 +86,40 @@ async fn what_is_asked_twice_is_done_once() {
         has_exactly(&rig, run, &[live, finished]).await;
         assert_eq!(rig.store.run_get(run).await.unwrap().parked_reason, None);
         rig.is_whole(run, &talk.accepted).await;
+        rig.stop().await;
+    }
+}
+
+/// More than is read at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_of_any_size_is_carried_out_in_its_order() {
+    for kind in Kind::ALL {
+        let runtime = RuntimeProcess::in_memory().await;
+        let cast = runtime.cast().await;
+        let rig = Rig::start(kind, runtime.client());
+        let waiting = rig.post(&SessionId::random(), message::DECISION).await;
+        let mut talk = Talk::open(&cast).await;
+        let live = rig.post(&talk.session, message::DECISION).await;
+        rig.has_recorded(live, 2).await;
+        let mut over = Talk::open(&cast).await;
+        let finished = rig.post(&over.session, message::DECISION).await;
+        over.end(&cast).await;
+        rig.reaches(finished, RunState::Completed).await;
+
+        for run in [waiting, live, finished] {
+            let ids: Vec<Uuid> = std::iter::repeat_with(Uuid::new_v4).take(700).collect();
+            for id in &ids {
+                let key = id.to_string();
+                let now = SystemClock.now();
+                rig.store.inbox_push(run, "artifact", key, artifact(*id), now).await.unwrap();
+            }
+            ask(&rig, run, "the last one", artifact(Uuid::new_v4())).await;
+
+            has_exactly(&rig, run, &ids[..MAX_ARTIFACTS]).await;
+        }
+        talk.end(&cast).await;
+        rig.reaches(live, RunState::Completed).await;
+        rig.is_whole(live, &talk.accepted).await;
         rig.stop().await;
     }
 }

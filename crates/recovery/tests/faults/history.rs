@@ -1,8 +1,12 @@
 //! Histories that are compacted or gone: the exact range is told, and the receipt decides.
 
+use std::time::Duration;
+
 use control_plane_domain::{RunState, SessionState};
+use control_plane_recovery::Config;
 use control_plane_testkit::database::Kind;
 use control_plane_testkit::scripted::{Failure, Fault, Then, UnaryFault};
+use control_plane_testkit::{DEADLINE, wait_until};
 
 use super::Stage;
 use super::support::{Rig, config};
@@ -148,6 +152,41 @@ async fn the_tail_of_a_session_that_resolved_while_we_were_away_is_told_by_its_r
         let finalized = stage.rig.has_event(run, "decision.finalized").await;
         assert_eq!(finalized.data["source"], "receipt");
         assert_eq!(stage.rig.last_event(run).await, "run.completed");
+        stage.rig.log_is_sound(run).await;
+        stage.rig.stop().await;
+    }
+}
+
+/// What ends a run is committed at once, whatever is asked of the run while it is looked into: a
+/// process that came after a crash in between would take the decision from the receipt again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_receipt_tells_is_committed_with_the_end_of_the_run() {
+    for kind in Kind::ALL {
+        let patient = Config { settle_patience: Duration::from_secs(5), ..config() };
+        let mut stage = Stage::set(kind, patient).await;
+        stage.say(3);
+        stage.resolve();
+        stage.runtime.set_state(&stage.session, SessionState::Open);
+        stage.runtime.compact(&stage.session);
+        let run = stage.post().await;
+        stage.subscribed(2).await;
+        let before = stage.runtime.calls("GetSession");
+        stage.runtime.fail_next("GetSession", UnaryFault::Hang);
+
+        stage.runtime.set_state(&stage.session, SessionState::Resolved);
+        wait_until(DEADLINE, async || stage.runtime.calls("GetSession") > before).await;
+        assert_eq!(stage.runtime.calls("GetDecisionReceipt"), 1, "it is looked back");
+        let artifact = serde_json::json!({
+            "id": uuid::Uuid::new_v4(), "kind": "report", "label": "a report",
+        });
+        stage.rig.engine.ask(run, "artifact", "k".to_owned(), artifact).await.unwrap();
+        assert_eq!(stage.rig.last_event(run).await, "artifact.created");
+
+        stage.rig.reaches(run, RunState::Completed).await;
+        let story = stage.rig.story(run).await;
+        let end = ["artifact.created", "decision.finalized", "session.state.changed"];
+        assert_eq!(story[story.len() - 4..story.len() - 1], end);
+        assert_eq!(story.last().unwrap(), "run.completed");
         stage.rig.log_is_sound(run).await;
         stage.rig.stop().await;
     }

@@ -1,7 +1,9 @@
 //! Who follows which run (`owner`, `epoch`), and what is asked of it (`run_inbox`).
 
+use std::collections::HashSet;
+
 use control_plane_domain::{RunId, Timestamp};
-use diesel::dsl::{count, count_star, sql};
+use diesel::dsl::{count, count_star, exists, sql};
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
@@ -11,7 +13,7 @@ use serde_json::Value;
 use super::Connection;
 use super::schema::{run_inbox, runs};
 use crate::error::{Error, Result};
-use crate::model::{InboxItem, Lease};
+use crate::model::{InboxItem, InboxPage, Lease};
 use crate::types::DbUuid;
 
 /// The run is not over, and not one that is only read here. As plain text, so that both planners
@@ -139,6 +141,19 @@ struct InboxRow {
     created_at: Timestamp,
 }
 
+impl From<InboxRow> for InboxItem {
+    fn from(row: InboxRow) -> Self {
+        Self {
+            id: row.id,
+            run_id: RunId(row.run_id.0),
+            kind: row.kind,
+            dedup_key: row.dedup_key,
+            payload: row.payload,
+            created_at: row.created_at,
+        }
+    }
+}
+
 /// Puts an item into a run's inbox; `false` when the same item is there already.
 ///
 /// A run that is only read here takes none. It is that from the beginning, so nothing comes between
@@ -182,15 +197,50 @@ pub(crate) async fn inbox_list(conn: &mut Connection, id: RunId) -> Result<Vec<I
         .select(InboxRow::as_select())
         .load(conn)
         .await?;
-    let item = |row: InboxRow| InboxItem {
-        id: row.id,
-        run_id: RunId(row.run_id.0),
-        kind: row.kind,
-        dedup_key: row.dedup_key,
-        payload: row.payload,
-        created_at: row.created_at,
-    };
-    Ok(rows.into_iter().map(item).collect())
+    Ok(rows.into_iter().map(InboxItem::from).collect())
+}
+
+/// At most `limit` of what is in a run's inbox besides `done`, oldest first.
+pub(crate) async fn inbox_page(
+    conn: &mut Connection,
+    id: RunId,
+    done: &[i64],
+    limit: usize,
+) -> Result<InboxPage> {
+    let ours = run_inbox::run_id.eq(DbUuid(id.0));
+    let mut rows: Vec<InboxRow> = run_inbox::table
+        .filter(ours)
+        .filter(run_inbox::id.ne_all(done.to_vec()))
+        .order(run_inbox::id.asc())
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
+        .select(InboxRow::as_select())
+        .load(conn)
+        .await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let left: Vec<i64> = run_inbox::table
+        .filter(ours)
+        .filter(run_inbox::id.eq_any(done.to_vec()))
+        .select(run_inbox::id)
+        .load(conn)
+        .await?;
+    let left: HashSet<i64> = left.into_iter().collect();
+    let gone = done.iter().copied().filter(|item| !left.contains(item)).collect();
+    Ok(InboxPage { items: rows.into_iter().map(InboxItem::from).collect(), gone, more })
+}
+
+/// Whether something is asked of a run.
+pub(crate) async fn inbox_has(
+    conn: &mut Connection,
+    id: RunId,
+    kind: &str,
+    dedup_key: &str,
+) -> Result<bool> {
+    let items = run_inbox::table
+        .filter(run_inbox::run_id.eq(DbUuid(id.0)))
+        .filter(run_inbox::kind.eq(kind))
+        .filter(run_inbox::dedup_key.eq(dedup_key));
+    Ok(diesel::select(exists(items)).get_result(conn).await?)
 }
 
 /// Which runs have something in their inbox.

@@ -56,6 +56,34 @@ on_both_databases! {
         assert_eq!(store.inbox_list(neighbor.id()).await.unwrap().len(), 1, "another run's item");
     }
 
+    async fn an_inbox_is_read_in_pages_beside_what_is_done(database: TestDb) {
+        let store = database.store();
+        let mut writer = Writer::create(&store).await;
+        let run = writer.id();
+        for key in ["a", "b", "c", "d"] {
+            store.inbox_push(run, "cancel", key.to_owned(), json!(null), at(0)).await.unwrap();
+        }
+        let ids: Vec<i64> = store.inbox_list(run).await.unwrap().iter().map(|item| item.id).collect();
+        let page = async |done: &[i64], limit| {
+            let page = store.inbox_page(run, done, limit).await.unwrap();
+            let items: Vec<i64> = page.items.iter().map(|item| item.id).collect();
+            let mut gone: Vec<i64> = page.gone.into_iter().collect();
+            gone.sort_unstable();
+            (items, gone, page.more)
+        };
+
+        assert_eq!(page(&[], 4).await, (ids.clone(), vec![], false));
+        assert_eq!(page(&[], 3).await, (ids[..3].to_vec(), vec![], true));
+        assert_eq!(page(&ids[..2], 1).await, (vec![ids[2]], vec![], true));
+        let mut batch = writer.batch(1);
+        batch.inbox_used = ids[..1].to_vec();
+        writer.commit(&store, batch).await;
+        assert_eq!(page(&ids[..2], 9).await, (ids[2..].to_vec(), ids[..1].to_vec(), false));
+        assert!(store.inbox_has(run, "cancel", "b").await.unwrap());
+        assert!(!store.inbox_has(run, "cancel", "a").await.unwrap(), "it is done");
+        assert!(!store.inbox_has(run, "signal", "b").await.unwrap());
+    }
+
     async fn a_fenced_append_leaves_the_inbox_as_it_is(database: TestDb) {
         let store = database.store();
         let writer = Writer::create(&store).await;
