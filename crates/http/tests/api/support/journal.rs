@@ -165,10 +165,8 @@ impl Journal {
 
     /// Suspends the run, or resumes it.
     pub(crate) async fn turn(&mut self, state: RunState) {
-        let told = match state {
-            RunState::Suspended => EventType::RunSuspended,
-            _ => EventType::RunResumed,
-        };
+        let suspends = state == RunState::Suspended;
+        let told = if suspends { EventType::RunSuspended } else { EventType::RunResumed };
         self.run.state = state;
         self.append(&[told]).await;
     }
