@@ -53,17 +53,24 @@ async fn an_engine_that_comes_is_given_its_share_in_the_middle_of_ingest() {
         evaluate(&mut talks, &cast).await;
     }
 
+    let runs: Vec<RunId> = talks.iter().map(|(run, _)| *run).collect();
+    let handed_over = async || {
+        let mut count = 0;
+        for run in &runs {
+            count += rig.count_status(*run, "recovered").await;
+        }
+        count
+    };
+    wait_until(DEADLINE, async || handed_over().await == RUNS / 2).await;
+
     // It stays like this.
     for _ in 0..10 {
         evaluate(&mut talks, &cast).await;
         assert_eq!((rig.engine.following(), other.engine.following()), (RUNS / 2, RUNS / 2));
     }
+    assert_eq!(handed_over().await, RUNS / 2, "each run changed hands once at most");
+    // As they end, one after another, they may be shared anew.
     all_end_whole(&rig, &mut talks, &cast).await;
-    let mut handed_over = 0;
-    for (run, _) in &talks {
-        handed_over += rig.count_status(*run, "recovered").await;
-    }
-    assert_eq!(handed_over, RUNS / 2, "each run changed hands once at most");
     other.leave().await;
     rig.stop().await;
 }
