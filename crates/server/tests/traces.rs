@@ -310,12 +310,15 @@ async fn the_runtime_is_told_which_trace_a_call_is_part_of() {
     let spans = collector.spans();
     let calls: Vec<&SeenSpan> =
         spans.iter().filter(|span| span.name.starts_with("runtime.")).collect();
-    let heard = runtime.traces();
-    let expected = |span: &&SeenSpan| {
+    let mut arrived = runtime.traces();
+    let told = |span: &SeenSpan| {
         (format!("00-{CALLERS_TRACE}-{}-01", span.span_id), Some("x=1".to_owned()))
     };
-    let mut sent: Vec<_> = calls.iter().map(expected).collect();
-    let mut arrived = heard.clone();
+    // A look at the session that its commitment overtook may be given up before it is sent.
+    let kept = |span: &&&SeenSpan| {
+        !span.attributes.contains_key("macp.given_up") || arrived.contains(&told(span))
+    };
+    let mut sent: Vec<_> = calls.iter().filter(kept).map(|span| told(span)).collect();
     sent.sort();
     arrived.sort();
     assert_eq!(arrived, sent);

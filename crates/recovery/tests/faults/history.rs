@@ -5,11 +5,12 @@ use std::time::Duration;
 use control_plane_domain::{RunState, SessionState};
 use control_plane_recovery::Config;
 use control_plane_testkit::database::Kind;
+use control_plane_testkit::receipts::document;
 use control_plane_testkit::scripted::{Failure, Fault, Then, UnaryFault};
 use control_plane_testkit::{DEADLINE, wait_until};
 
-use super::Stage;
 use super::support::{Rig, config};
+use super::{Stage, commitment};
 
 /// The ranges that the log says are missing.
 async fn gaps(rig: &Rig, run: control_plane_domain::RunId) -> Vec<(i64, i64)> {
@@ -165,8 +166,10 @@ async fn what_a_receipt_tells_is_committed_with_the_end_of_the_run() {
         let patient = Config { settle_patience: Duration::from_secs(5), ..config() };
         let mut stage = Stage::set(kind, patient).await;
         stage.say(3);
-        stage.resolve();
-        stage.runtime.set_state(&stage.session, SessionState::Open);
+        // It is resolved as soon as the run is followed, and not before: nobody may hear of it.
+        let commitment = commitment();
+        stage.runtime.set_receipt(&stage.session, document(&stage.session, &commitment.payload));
+        stage.runtime.accept(&stage.session, "alice", commitment);
         stage.runtime.compact(&stage.session);
         let run = stage.post().await;
         stage.subscribed(2).await;
