@@ -198,7 +198,8 @@ async fn a_runtime_that_cannot_be_trusted_is_named_and_waited_for() {
         until_refused_with(&server, "CIRCUIT_BREAKER_OPEN").await;
         let warnings = server.log().matches("The watch over sessions broke").count();
         assert_eq!(warnings, 1, "{}", server.log());
-        assert_eq!(server.get(&path).await.1["status"], "starting");
+        let status = async || server.get(&path).await.1["status"].clone();
+        wait_for(DEADLINE, status, |status| status == "starting").await;
         assert_eq!(runtime.calls("GetSession"), 0);
 
         fs::write(&roots, good_roots).unwrap();
@@ -226,6 +227,7 @@ async fn a_port_without_tls_is_named_and_waited_for() {
     readiness_tells(&server, &["cannot be reached", &runtime.address()]).await;
 
     until_refused_with(&server, "CIRCUIT_BREAKER_OPEN").await;
-    assert_eq!(server.get(&path).await.1["status"], "starting");
+    let status = async || server.get(&path).await.1["status"].clone();
+    wait_for(DEADLINE, status, |status| status == "starting").await;
     assert_eq!(runtime.calls("GetSession"), 0);
 }
