@@ -1,6 +1,7 @@
 //! Many rows at once: one statement, so one round trip.
 
 use diesel_async::RunQueryDsl;
+use diesel_async::methods::LoadQuery;
 
 use super::Connection;
 use super::derived::MetricsRow;
@@ -13,6 +14,7 @@ use super::schema::{
 use super::sessions::SessionRow;
 use super::traces::TraceRow;
 use crate::error::Result;
+use crate::model::LogEntry;
 use crate::types::DbUuid;
 
 /// Inserts the runs whose id, session and key are free, and tells which.
@@ -41,6 +43,15 @@ pub(super) async fn metrics(conn: &mut Connection, rows: Vec<MetricsRow>) -> Res
 pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result<()> {
     diesel::insert_into(run_events_canonical::table).values(rows).execute(conn).await?;
     Ok(())
+}
+
+/// The events that a query asks for.
+pub(super) async fn read_events<Q>(conn: &mut Connection, query: Q) -> Result<Vec<LogEntry>>
+where
+    Q: LoadQuery<'static, Connection, EventRow> + Send + 'static,
+{
+    let rows = query.load(conn).await?;
+    rows.into_iter().map(LogEntry::try_from).collect()
 }
 
 pub(super) async fn traces(conn: &mut Connection, rows: Vec<TraceRow>) -> Result<()> {

@@ -6,9 +6,9 @@ use control_plane_domain::{EventType, Position, RunId, Seq};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
-use super::dialect;
 use super::schema::{feed, run_events_canonical as events};
 use super::{Connection, Db};
+use super::{bulk, dialect};
 use crate::error::{Entity, Error, Result};
 use crate::model::{EventFilter, LogEntry, Page};
 use crate::types::{DbTime, DbUuid};
@@ -86,15 +86,13 @@ pub(crate) async fn range(
     after: Seq,
     limit: i64,
 ) -> Result<Vec<LogEntry>> {
-    let rows: Vec<EventRow> = events::table
+    let rows = events::table
         .filter(events::run_id.eq(DbUuid(id.0)))
         .filter(events::seq.gt(after))
         .order(events::seq.asc())
         .limit(limit)
-        .select(EventRow::as_select())
-        .load(conn)
-        .await?;
-    rows.into_iter().map(LogEntry::try_from).collect()
+        .select(EventRow::as_select());
+    bulk::read_events(conn, rows).await
 }
 
 /// A page of events of one run, by seq, or of all, by position.

@@ -1,5 +1,7 @@
 //! Many rows at once: one after another, since there is no round trip to save.
 
+use diesel::SqliteConnection;
+use diesel::query_dsl::LoadQuery;
 use diesel_async::RunQueryDsl;
 
 use super::Connection;
@@ -13,6 +15,7 @@ use super::schema::{
 use super::sessions::SessionRow;
 use super::traces::TraceRow;
 use crate::error::Result;
+use crate::model::LogEntry;
 use crate::types::DbUuid;
 
 /// Inserts the runs whose id, session and key are free, and tells which.
@@ -54,6 +57,19 @@ pub(super) async fn events(conn: &mut Connection, rows: Vec<EventRow>) -> Result
         })
     });
     Ok(work.await?)
+}
+
+/// The events that a query asks for. Where they are read they are decoded, too: rows that leave
+/// the thread that reads them are copied, column by column.
+pub(super) async fn read_events<Q>(conn: &mut Connection, query: Q) -> Result<Vec<LogEntry>>
+where
+    Q: LoadQuery<'static, SqliteConnection, EventRow> + Send + 'static,
+{
+    let work = conn.spawn_blocking(move |conn| {
+        let rows: Vec<EventRow> = diesel::RunQueryDsl::load(query, conn)?;
+        Ok(rows.into_iter().map(LogEntry::try_from).collect())
+    });
+    work.await?
 }
 
 pub(super) async fn traces(conn: &mut Connection, rows: Vec<TraceRow>) -> Result<()> {

@@ -110,7 +110,9 @@ impl Sqlite {
         manager.custom_setup = Box::new(|path| {
             let path = path.to_owned();
             Box::pin(async move {
-                let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
+                // There are many of them, and the system caches the file as well.
+                let pragmas = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON; \
+                               PRAGMA cache_size = -500;";
                 tokio::task::spawn_blocking(move || open(&path, pragmas))
                     .await
                     .map_err(|_join| ConnectionError::BadConnection("canceled".to_owned()))?
