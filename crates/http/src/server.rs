@@ -23,6 +23,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const SHUTDOWN_SECONDS: u64 = 3;
 /// How many clients may wait to be accepted: after a restart all of them come at once.
 const BACKLOG: i32 = 4096;
+/// How many bytes of an answer are gathered before they are written: its head and what comes next.
+/// A connection keeps the buffer as large as it ever was, so one that gathered more would make every
+/// stream that sent a long history expensive for as long as it is open.
+const WRITE_BUFFER: usize = 2 * 1024;
 /// Files that are not connections of clients.
 const OTHER_FILES: usize = 256;
 
@@ -45,7 +49,9 @@ pub fn server(
             .app_data(context.clone())
             .configure(configure)
             .wrap(CatchPanic::default())
-            .wrap(from_fn(edge))
+            // Boxed: what it keeps while a request is under way is nothing to keep room for in an
+            // open stream.
+            .wrap(from_fn(|request, next| Box::pin(edge(request, next))))
     };
     let server = HttpServer::new(app)
         .workers(workers)
@@ -64,6 +70,7 @@ pub fn server(
         .h1_allow_half_closed(false)
         // A frame is one write: waiting for more only delays it.
         .tcp_nodelay(true)
+        .h1_write_buffer_size(WRITE_BUFFER)
         .listen(listener)?;
     Ok(server.run())
 }

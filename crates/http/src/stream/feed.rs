@@ -122,18 +122,18 @@ impl Producer for FeedStream {
         Some(self.follower.latest() - self.machine.cursor())
     }
 
-    async fn work(&mut self) -> ControlFlow<Close> {
+    async fn work(&mut self, until: Instant) -> ControlFlow<Close> {
         match self.next.take() {
             // Sent by the caller.
             None | Some(Step::Send(_)) => {}
             Some(Step::Read) => self.read().await,
-            Some(Step::Wait(until)) => {
+            Some(Step::Wait(due)) => {
                 tokio::select! {
-                    () = tokio::time::sleep_until(until.into()) => {}
+                    () = tokio::time::sleep_until(due.min(until).into()) => {}
                     () = self.follower.changed() => self.machine.woken(),
                 }
             }
-            Some(Step::Pause(until)) => tokio::time::sleep_until(until.into()).await,
+            Some(Step::Pause(due)) => tokio::time::sleep_until(due.min(until).into()).await,
         }
         ControlFlow::Continue(())
     }

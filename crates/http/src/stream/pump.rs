@@ -1,7 +1,7 @@
 //! Packs a stream's frames into chunks, whatever the stream is of, and decides when it closes.
 //!
-//! **Invariant:** a chunk holds whole frames, so whenever the body ends it ends between two. While
-//! a connection waits it holds no buffer.
+//! **Invariant:** a chunk holds whole frames and goes out whole, so whenever the body ends it ends
+//! between two. While a connection waits it holds no buffer, and the server's for it stays small.
 
 use std::convert::Infallible;
 use std::ops::ControlFlow;
@@ -11,7 +11,7 @@ use actix_web::web;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 
-use super::chunk::{Chunk, FULL, More};
+use super::chunk::{Chunk, FULL, More, PIECE, next_piece};
 use super::frame::Frame;
 use super::open::Open;
 use crate::context::ApiContext;
@@ -21,9 +21,9 @@ pub(super) trait Producer: 'static {
     /// The next frame, if one is there already.
     fn frame(&mut self, now: Instant) -> Option<Frame>;
 
-    /// Called when no frame is there: reads, folds or waits, then returns. May be dropped at any
-    /// time without losing anything.
-    async fn work(&mut self) -> ControlFlow<Close>;
+    /// Called when no frame is there: reads, folds or waits (no longer than `until`), then returns.
+    /// May be dropped at any time without losing anything.
+    async fn work(&mut self, until: Instant) -> ControlFlow<Close>;
 
     /// Whether many frames are about to come.
     fn is_busy(&self) -> bool;
@@ -68,25 +68,37 @@ pub(super) struct Pump<P> {
     producer: P,
     open: Open,
     rotate_at: Instant,
+    /// What is left of the last chunk: the end of a long frame.
+    rest: Bytes,
 }
 
 impl<P: Producer> Pump<P> {
     pub(super) fn new(context: web::Data<ApiContext>, open: Open, producer: P) -> Self {
         let rotate_at = Instant::now() + jittered(context.settings.stream_max_age);
-        Self { context, producer, open, rotate_at }
+        Self { context, producer, open, rotate_at, rest: Bytes::new() }
     }
 
-    /// The chunks, one at a time and only when they are asked for.
+    /// The chunks, in pieces, one at a time and only when they are asked for.
     pub(super) fn into_body(self) -> impl Stream<Item = Result<Bytes, Infallible>> {
         // Boxed: it moves with every chunk.
         stream::unfold(Box::new(self), |mut pump| async move {
-            let chunk = pump.chunk().await?;
-            Some((Ok(chunk), pump))
+            let piece = pump.piece().await?;
+            Some((Ok(piece), pump))
         })
     }
 
-    /// The next chunk of the body; `None` when it is over.
-    async fn chunk(&mut self) -> Option<Bytes> {
+    /// The next piece of the body; `None` when it is over.
+    async fn piece(&mut self) -> Option<Bytes> {
+        if !self.rest.is_empty() {
+            return Some(next_piece(&mut self.rest, PIECE));
+        }
+        let (piece, rest) = self.chunk().await?.into_pieces();
+        self.rest = rest;
+        Some(piece)
+    }
+
+    /// The next chunk; `None` when there is none any more.
+    async fn chunk(&mut self) -> Option<Chunk> {
         let clock = &*self.context.clock;
         let mut chunk = Chunk::default();
         let mut frames = 0;
@@ -114,12 +126,9 @@ impl<P: Producer> Pump<P> {
             if !chunk.is_empty() {
                 break;
             }
-            let stop = self.context.stop.clone();
-            let rotation = tokio::time::Instant::from_std(self.rotate_at);
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep_until(rotation) => {}
-                flow = self.producer.work() => if let ControlFlow::Break(why) = flow {
+                () = self.context.stop.cancelled() => {}
+                flow = self.producer.work(self.rotate_at) => if let ControlFlow::Break(why) = flow {
                     self.open.close(why);
                 },
             }
@@ -131,7 +140,7 @@ impl<P: Producer> Pump<P> {
             self.open.lags(events);
         }
         self.open.sent(frames, chunk.len());
-        Some(chunk.into_bytes())
+        Some(chunk)
     }
 }
 

@@ -132,7 +132,7 @@ impl Producer for ReplayStream {
         self.machine.is_busy()
     }
 
-    async fn work(&mut self) -> ControlFlow<Close> {
+    async fn work(&mut self, until: Instant) -> ControlFlow<Close> {
         match self.next.take() {
             // Sent by the caller.
             None | Some(Step::Send(_)) => {}
@@ -142,9 +142,7 @@ impl Producer for ReplayStream {
                 Ok(head) => self.machine.head(head.state, Instant::now()),
                 Err(error) => self.failed(&error),
             },
-            Some(Step::Wait(until)) => {
-                tokio::time::sleep_until(tokio::time::Instant::from_std(until)).await;
-            }
+            Some(Step::Wait(due)) => tokio::time::sleep_until(due.min(until).into()).await,
         }
         ControlFlow::Continue(())
     }

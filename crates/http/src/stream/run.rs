@@ -85,7 +85,7 @@ impl Producer for RunStream {
         Some(self.follower.latest() - self.machine.cursor())
     }
 
-    async fn work(&mut self) -> ControlFlow<Close> {
+    async fn work(&mut self, until: Instant) -> ControlFlow<Close> {
         match self.next.take() {
             // Sent by the caller.
             None | Some(Step::Send(_)) => {}
@@ -108,10 +108,9 @@ impl Producer for RunStream {
                 Ok(head) => self.machine.head(&head),
                 Err(error) => self.failed(&error),
             },
-            Some(Step::Wait(until)) => {
-                let until = tokio::time::Instant::from_std(until);
+            Some(Step::Wait(due)) => {
                 tokio::select! {
-                    () = tokio::time::sleep_until(until) => {}
+                    () = tokio::time::sleep_until(due.min(until).into()) => {}
                     () = self.follower.turn() => self.machine.woken(),
                 }
             }
