@@ -7,8 +7,7 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 
 use super::schema::{feed, run_events_canonical as events};
-use super::{Connection, Db};
-use super::{bulk, dialect};
+use super::{Connection, Db, bulk, dialect};
 use crate::error::{Entity, Error, Result};
 use crate::model::{EventFilter, LogEntry, Page};
 use crate::types::{DbTime, DbUuid};

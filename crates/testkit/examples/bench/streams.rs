@@ -1,6 +1,6 @@
 //! What open streams cost while nothing happens, and how fast a long history is read.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use control_plane_domain::SessionId;
@@ -21,9 +21,6 @@ const OPENING: usize = 64;
 /// How many runs the idle streams are spread over.
 const RUNS: usize = 20;
 const IN_FLIGHT: usize = 32;
-/// Long enough for what opening them took to be given back: a thread that waited for a database is
-/// kept for ten seconds.
-const SETTLE: Duration = Duration::from_secs(12);
 
 /// Resident memory in MiB with many streams open on which nothing happens.
 pub(crate) async fn idle(kind: Kind, size: Size) -> Result<f64> {
@@ -47,7 +44,6 @@ pub(crate) async fn idle(kind: Kind, size: Size) -> Result<f64> {
         .buffer_unordered(OPENING)
         .try_collect()
         .await?;
-    tokio::time::sleep(SETTLE).await;
     let pid = server.pid().context("the server does not run")?;
     let memory = resident(pid)?;
     ensure!(streams.len() == count, "not all are open");
